@@ -1,0 +1,1 @@
+"""The demo: an invented company's operations handbook, searched."""

@@ -1,0 +1,93 @@
+"""Every error that pgvec raises on purpose; each message says what to do next.
+
+PgvecError
+├── ConfigurationError      a DSN, an environment variable or a setting is wrong
+├── ConnectionFailed        the server cannot be reached
+├── ServerError             the embedded server cannot be set up, started or stopped
+├── MissingDependency       an extra is not installed (also an ImportError)
+├── NotMigrated             schema `pgvec` is absent or older than this library
+├── UnsupportedFeature      the server or the extension is too old for what was asked
+├── CollectionNotFound      no collection or vector space of that name
+├── CollectionExists        the name is taken
+├── InvalidName             a name that cannot be a collection, space or column
+├── InvalidRecord           a row that cannot be stored; names the row and the field
+├── FilterError             unknown operator or column, or a value of the wrong type
+├── EmbeddingError          the embedder is missing, or its output does not fit the space
+├── IndexBuildError         an index could not be built
+└── TuningError             the target recall cannot be reached, or there is nothing to tune on
+"""
+
+from __future__ import annotations
+
+
+class PgvecError(Exception):
+    """Base of all errors that pgvec raises on purpose."""
+
+
+class ConfigurationError(PgvecError):
+    """A DSN, an environment variable or a setting is wrong."""
+
+
+class ConnectionFailed(PgvecError):
+    """The PostgreSQL server cannot be reached."""
+
+
+class ServerError(PgvecError):
+    """The embedded PostgreSQL cannot be set up, started or stopped."""
+
+
+class MissingDependency(PgvecError, ImportError):
+    """A package of an optional extra is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is not installed: pip install 'pgvec-toolkit[{extra}]'")
+
+
+class NotMigrated(PgvecError):
+    """Schema `pgvec` is absent or older than this library."""
+
+
+class UnsupportedFeature(PgvecError):
+    """The server or the extension is too old for what was asked."""
+
+
+class CollectionNotFound(PgvecError):
+    """There is no collection, or no vector space in it, of that name."""
+
+
+class CollectionExists(PgvecError):
+    """The name of a new collection is taken, by a collection or by a table."""
+
+
+class InvalidName(PgvecError):
+    """A name that cannot be a collection, a vector space or a column."""
+
+
+class InvalidRecord(PgvecError):
+    """A row that cannot be stored; nothing of its batch was written.
+
+    Attributes:
+        row: position of the row in the input, counted from 0.
+        field: the offending field.
+    """
+
+    def __init__(self, row: int, field: str, problem: str) -> None:
+        super().__init__(f"row {row}, field {field!r}: {problem}")
+        self.row = row
+        self.field = field
+
+
+class FilterError(PgvecError):
+    """A filter that names an unknown operator or column, or compares with the wrong type."""
+
+
+class EmbeddingError(PgvecError):
+    """The embedder is missing, or what it returns does not fit the vector space."""
+
+
+class IndexBuildError(PgvecError):
+    """An index could not be built."""
+
+
+class TuningError(PgvecError):
+    """The target recall cannot be reached, or there is nothing to tune on."""

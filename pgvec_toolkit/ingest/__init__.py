@@ -1,0 +1,1 @@
+"""From files and records to rows: read, chunk, embed, COPY, keep the ledger."""

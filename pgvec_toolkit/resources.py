@@ -1,0 +1,34 @@
+"""The files that ship inside the package: SQL, migrations, the demo corpus."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+
+def sql_files() -> Iterator[tuple[str, str]]:
+    """Yield (name, text) of every run-always SQL file, in the order in which they are applied."""
+    folder = resources.files("pgvec_toolkit.sql")
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.name.endswith(".sql"):
+            yield entry.name, entry.read_text(encoding="utf-8")
+
+
+def sql_checksum() -> str:
+    """Return one SHA-256 over the names and texts of all run-always SQL files."""
+    digest = hashlib.sha256()
+    for name, text in sql_files():
+        digest.update(f"{name}\0{text}\0".encode())
+    return digest.hexdigest()
+
+
+def migrations_folder() -> Path:
+    """Return the folder of the Alembic environment."""
+    return Path(str(resources.files("pgvec_toolkit.migrations")))
+
+
+def demo_corpus() -> Path:
+    """Return the folder of the demo's Markdown files."""
+    return Path(str(resources.files("pgvec_toolkit.demo"))) / "corpus"

@@ -1,0 +1,1 @@
+"""Tables, columns and indexes: what they look like, what they cost, how they are built."""

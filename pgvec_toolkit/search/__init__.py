@@ -1,0 +1,1 @@
+"""Calling the SQL search functions and reading what they return."""

@@ -1,0 +1,1 @@
+"""The run-always SQL of schema `pgvec`: one file a topic, all CREATE OR REPLACE."""
