@@ -1,0 +1,46 @@
+"""pgvec turns PostgreSQL with pgvector into a search engine that keeps its promises.
+
+import pgvec_toolkit as pgvec
+
+db = pgvec.connect()
+docs = db.create_collection("docs", columns={"section": str, "year": int})
+docs.ingest("handbook/")
+docs.create_index("hnsw")
+docs.tune(recall=0.95)
+for hit in docs.search("rotate credentials", k=3, where={"section": "security"}):
+    print(hit.score, hit.text)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pgvec_toolkit import errors
+from pgvec_toolkit.distance import Distance
+from pgvec_toolkit.errors import PgvecError
+
+if TYPE_CHECKING:
+    from pgvec_toolkit.collection import Collection
+    from pgvec_toolkit.database import Database, connect
+    from pgvec_toolkit.embed.base import Embedder
+    from pgvec_toolkit.search.hit import Hit
+
+__version__ = "0.1.0"
+__all__ = ["Collection", "Database", "Distance", "Embedder", "Hit", "PgvecError", "connect", "errors"]
+
+# Imported when first used: psycopg and numpy take longer to import than most commands take to run.
+_HOMES = {
+    "Collection": "pgvec_toolkit.collection",
+    "Database": "pgvec_toolkit.database",
+    "connect": "pgvec_toolkit.database",
+    "Embedder": "pgvec_toolkit.embed.base",
+    "Hit": "pgvec_toolkit.search.hit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

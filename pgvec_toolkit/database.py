@@ -1,0 +1,308 @@
+"""A connection to PostgreSQL: the pool, what the server can do, and how its errors become ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import RawCursor
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from pgvec_toolkit.errors import (
+    CollectionExists,
+    CollectionNotFound,
+    ConfigurationError,
+    ConnectionFailed,
+    FilterError,
+    InvalidName,
+    NotMigrated,
+    PgvecError,
+    UnsupportedFeature,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from pgvec_toolkit.collection import Collection
+    from pgvec_toolkit.embed.base import Embedder
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+# SQLSTATEs: PV… are raised by the functions of schema pgvec (sql/100_catalogue.sql).
+_ERRORS: dict[str, type[PgvecError]] = {
+    "PV001": CollectionNotFound,
+    "PV002": CollectionExists,
+    "PV003": InvalidName,
+    "PV004": FilterError,
+    "PV005": ConfigurationError,
+    "3F000": NotMigrated,  # invalid_schema_name
+    "22007": FilterError,  # invalid_datetime_format: a date in a filter, read only when the search runs
+    "22008": FilterError,  # datetime_field_overflow
+}
+MINIMUM_VECTOR_VERSION = (0, 8, 0)  # iterative index scans
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn driver errors that have a name of ours into it; the driver's error stays as the cause."""
+    try:
+        yield
+    except psycopg.Error as error:
+        ours = _ERRORS.get(error.sqlstate or "")
+        if ours is not None:
+            hint = error.diag.message_hint
+            raise ours(f"{error.diag.message_primary}{f'. {hint}' if hint else ''}") from error
+        if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
+            raise ConnectionFailed(f"the connection to PostgreSQL broke: {error}") from error
+        raise
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the server and its extension can do.
+
+    Attributes:
+        server: the server's version, as it prints it.
+        vector: version of the extension vector.
+        replica: whether the server is a read-only standby.
+    """
+
+    server: str
+    vector: tuple[int, ...]
+    replica: bool
+
+    @property
+    def advisories(self) -> list[str]:
+        """Known vulnerabilities and data-damaging bugs of this version of the extension; empty is good."""
+        return [text for fixed_in, text in _ADVISORIES if self.vector < fixed_in]
+
+
+_ADVISORIES = [
+    ((0, 8, 2), "CVE-2026-3172: buffer overflow in parallel HNSW builds (fixed in pgvector 0.8.2)"),
+    ((0, 8, 3), "HNSW indexes can be corrupted by vacuuming (fixed in pgvector 0.8.3)"),
+    ((0, 8, 4), "HNSW graphs can be left unrepaired by vacuuming (fixed in pgvector 0.8.4)"),
+    (
+        (0, 8, 6),
+        "CVE-2026-18022: integer overflow in IVFFlat, 32-bit builds only (fixed in pgvector 0.8.6)",
+    ),
+]
+
+
+class Database:
+    """A PostgreSQL with pgvec in it. Safe to share between threads; close it, or use it as a context manager."""
+
+    def __init__(self, dsn: str, *, min_size: int = 0, max_size: int = 10, timeout: float = 30) -> None:
+        self.dsn = dsn
+        # No idle minimum: a script that forgets to close leaves no connection and no thread waiting.
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            dsn,
+            min_size=min_size,
+            max_size=max_size,
+            timeout=timeout,
+            open=False,
+            kwargs={"autocommit": True, "connect_timeout": 10},
+            configure=_configure,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._pool.close()
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Borrow an autocommit connection from the pool; its driver errors come out as pgvec's."""
+        self._pool.open()
+        with translated_errors():
+            try:
+                borrowed = self._pool.getconn()
+            except PoolTimeout as error:
+                raise self._why_no_connection() from error
+            try:
+                yield borrowed
+            finally:
+                self._pool.putconn(borrowed)
+
+    def dedicated_connection(self) -> Connection:
+        """Open a connection outside the pool, for work that sets its session up (builds, loads)."""
+        with translated_errors():
+            connection: Connection = psycopg.connect(self.dsn, autocommit=True)
+            _configure(connection)
+            return connection
+
+    def fetch(
+        self, sql: str, parameters: list[Any] | tuple[Any, ...] = (), *, prepare: bool | None = None
+    ) -> list[Any]:
+        """Run one statement with `$1` parameters on a pooled connection and return its rows."""
+        with self.connection() as connection:
+            cursor = RawCursor(connection)
+            cursor.format = psycopg.pq.Format.BINARY
+            cursor.execute(sql.encode(), parameters, prepare=prepare)
+            return cursor.fetchall() if cursor.description else []
+
+    def fetch_one(self, sql: str, parameters: list[Any] | tuple[Any, ...] = ()) -> Any:
+        """Return the first row, or None."""
+        rows = self.fetch(sql, parameters)
+        return rows[0] if rows else None
+
+    def migrate(self) -> None:
+        """Bring schema `pgvec` to this library's version. Idempotent; any number of processes may do it at once."""
+        from pgvec_toolkit.schema import migrate
+
+        with translated_errors():
+            migrate.upgrade(self.dsn)
+        self._pool.open()
+        self._pool.drain()  # connections opened before the extension was there do not know its types
+
+    def check_migrated(self) -> None:
+        """Raise NotMigrated unless schema `pgvec` is of this library's version."""
+        from pgvec_toolkit.schema import migrate
+
+        with self.connection() as connection:
+            migrate.check(connection)
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """The server's and the extension's versions; raises UnsupportedFeature if the extension is too old."""
+        server, vector, replica = self.fetch_one(
+            "SELECT current_setting('server_version'),"
+            " (SELECT extversion FROM pg_extension WHERE extname = 'vector'), pg_is_in_recovery()"
+        )
+        if vector is None:
+            raise NotMigrated("the extension vector is not installed in this database: run `pgvec migrate`")
+        found = tuple(int(part) for part in vector.split(".") if part.isdigit())
+        if found < MINIMUM_VECTOR_VERSION:
+            raise UnsupportedFeature(
+                f"pgvec needs pgvector 0.8.0 or newer (iterative index scans), the server has {vector}: "
+                "install a newer one and run ALTER EXTENSION vector UPDATE"
+            )
+        return Capabilities(server, found, replica)
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        embedder: Embedder | str | None = None,
+        dimensions: int | None = None,
+        distance: str = "cosine",
+        columns: Mapping[str, type | str | object] | None = None,
+        language: str = "english",
+        schema: str = "public",
+    ) -> Collection:
+        """Create a collection (SQL: `pgvec.create_collection`).
+
+        Args:
+            name: lower-case letters, digits and underscores; it names the chunk table, too.
+            embedder: turns text into vectors: an Embedder, or the name of one. With neither this
+                nor `dimensions` it is the default, sentence-transformers/all-MiniLM-L6-v2.
+            dimensions: length of the vectors, when you bring your own and there is no embedder.
+            distance: cosine, l2, inner_product or l1.
+            columns: typed columns, as {"section": str, "year": int}; types are str, int, float, bool,
+                datetime.date, datetime.datetime, list[str], or their SQL names. Other fields of a
+                record go to `metadata`, and can be filtered on as well.
+            language: text search configuration of the chunk table's tsvector.
+            schema: where the tables are created.
+        """
+        from pgvec_toolkit.collection import Collection
+
+        return Collection.create(
+            self,
+            name,
+            embedder=embedder,
+            dimensions=dimensions,
+            distance=distance,
+            columns=columns or {},
+            language=language,
+            schema=schema,
+        )
+
+    def collection(self, name: str, *, embedder: Embedder | str | None = None) -> Collection:
+        """Open a collection; `embedder` is needed only if its own cannot be loaded by name."""
+        from pgvec_toolkit.collection import Collection
+
+        return Collection.open(self, name, embedder=embedder)
+
+    def collections(self) -> list[str]:
+        """Return the names of all collections."""
+        return [name for (name,) in self.fetch("SELECT name FROM pgvec.collections ORDER BY name")]
+
+    def drop_collection(self, name: str, *, if_exists: bool = False) -> bool:
+        """Drop a collection with its tables; returns whether there was one (SQL: `pgvec.drop_collection`)."""
+        (dropped,) = self.fetch_one("SELECT pgvec.drop_collection($1, $2)", [name, if_exists])
+        return bool(dropped)
+
+    def _why_no_connection(self) -> ConnectionFailed:
+        """Connect once more, outside the pool, to learn what is wrong."""
+        try:
+            psycopg.connect(self.dsn, connect_timeout=5).close()
+        except psycopg.Error as error:
+            return ConnectionFailed(f"cannot connect to PostgreSQL: {str(error).strip()}")
+        return ConnectionFailed("all connections of the pool are in use: raise max_size, or close what you borrow")
+
+
+def connect(dsn: str | None = None, *, min_size: int = 0, max_size: int = 10, timeout: float = 30) -> Database:
+    """Connect to PostgreSQL.
+
+    Without a DSN, and with neither PGVEC_DSN nor libpq's PGHOST, PGSERVICE, PGDATABASE set, this starts or
+    joins the embedded PostgreSQL in the user's data directory (PGVEC_HOME) and migrates it.
+    On a server of your own, run `pgvec migrate` once.
+
+    Args:
+        dsn: a libpq connection string or URI; "" means libpq's environment only.
+        min_size: connections that the pool keeps open.
+        max_size: connections that the pool opens at most.
+        timeout: seconds to wait for a connection.
+    """
+    resolved = resolve_dsn(dsn)
+    if resolved is not None:
+        database = Database(resolved, min_size=min_size, max_size=max_size, timeout=timeout)
+        database.check_migrated()
+        return database
+    from pgvec_toolkit.embedded import EmbeddedServer
+
+    database = Database(EmbeddedServer().start(), min_size=min_size, max_size=max_size, timeout=timeout)
+    try:
+        database.check_migrated()
+    except NotMigrated:
+        database.migrate()
+    return database
+
+
+def resolve_dsn(dsn: str | None = None) -> str | None:
+    """Return the DSN to use: the given one, PGVEC_DSN, libpq's environment (""), or None: the embedded server."""
+    if dsn is None:
+        dsn = os.environ.get("PGVEC_DSN")
+    if dsn is None and any(os.environ.get(name) for name in ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")):
+        dsn = ""
+    if dsn:
+        try:
+            psycopg.conninfo.conninfo_to_dict(dsn)
+        except psycopg.ProgrammingError as error:
+            raise ConfigurationError(
+                f"not a PostgreSQL connection string: {str(error).strip()}. "
+                "Write host=… dbname=… user=…, or postgresql://user@host/dbname"
+            ) from error
+    return dsn
+
+
+def _configure(connection: Connection) -> None:
+    """Prepare a new connection: vector types, and no JIT, which costs more than any search it could speed up."""
+    from pgvector.psycopg import register_vector
+
+    connection.execute("SET jit = off")
+    if psycopg.types.TypeInfo.fetch(connection, "vector") is not None:
+        register_vector(connection)

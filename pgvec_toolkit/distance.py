@@ -1,0 +1,53 @@
+"""Distances: one value knows its operator, its operator class, and how it becomes a similarity."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Distance(StrEnum):
+    """A distance of pgvector; the SQL side of the same table is `pgvec._distance`."""
+
+    COSINE = "cosine"
+    L2 = "l2"
+    INNER_PRODUCT = "inner_product"
+    L1 = "l1"
+
+    @property
+    def operator(self) -> str:
+        """The operator; `<#>` is the *negative* inner product, so smaller is nearer for all four."""
+        return _OPERATORS[self]
+
+    @property
+    def opclass(self) -> str:
+        """The operator class of an HNSW or IVFFlat index on type `vector`."""
+        return f"vector_{_OPCLASSES[self]}_ops"
+
+    @property
+    def supports_ivfflat(self) -> bool:
+        """Whether pgvector has an IVFFlat operator class for it."""
+        return self is not Distance.L1
+
+    def matrix(self, queries: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return all distances, shape (queries, vectors), by one BLAS product where there is one."""
+        import numpy as np
+
+        if self is Distance.L1:
+            return np.stack([np.abs(vectors - query).sum(axis=1) for query in queries])
+        products = queries @ vectors.T
+        if self is Distance.INNER_PRODUCT:
+            return -products
+        if self is Distance.COSINE:
+            lengths = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)[None, :]
+            return 1 - products / lengths
+        squares = (queries**2).sum(axis=1)[:, None] + (vectors**2).sum(axis=1)[None, :]
+        return np.sqrt(np.maximum(squares - 2 * products, 0))
+
+
+_OPERATORS = {Distance.COSINE: "<=>", Distance.L2: "<->", Distance.INNER_PRODUCT: "<#>", Distance.L1: "<+>"}
+_OPCLASSES = {Distance.COSINE: "cosine", Distance.L2: "l2", Distance.INNER_PRODUCT: "ip", Distance.L1: "l1"}

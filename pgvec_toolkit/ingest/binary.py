@@ -1,0 +1,161 @@
+"""PostgreSQL's binary COPY format, encoded and decoded a batch at a time.
+
+Format: https://www.postgresql.org/docs/current/sql-copy.html (Binary Format).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import json
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pgvec_toolkit.errors import InvalidRecord
+from pgvec_toolkit.ingest.batch import OWN_FIELDS, Batch
+from pgvec_toolkit.schema import columns
+
+HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+_NOT_OF_THE_TYPE = (TypeError, ValueError, OverflowError, struct.error)
+TRAILER = struct.pack(">h", -1)
+
+
+def _plain(value: Any) -> Any:
+    """Turn what JSON does not know into what it does: numpy scalars and arrays, dates, sets."""
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"{value!r} cannot be stored as JSON")
+
+
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
+
+
+def chunk_rows(batch: Batch, keys: Iterable[int], typed: dict[str, columns.ColumnType]) -> bytes:
+    """Encode the rows of a chunk table: key, id, document_id, position, text, metadata, typed columns in order."""
+    nothing: Sequence[Any] = [None] * len(batch)
+    get = batch.fields.get
+    documents = [
+        id if given is None else given for given, id in zip(get("document_id", nothing), batch.ids, strict=True)
+    ]
+    encoded = [
+        [columns.int8_field(key) for key in keys],
+        _encode(batch, "id", batch.ids, columns.text_field),
+        _encode(batch, "document_id", documents, columns.text_field),
+        _encode(batch, "position", [value or 0 for value in get("position", nothing)], columns.int4_field),
+        _encode(batch, "text", get("text", nothing), columns.text_field),
+        _encode(batch, "metadata", _metadata(batch, typed), _json_field),
+    ]
+    for name, kind in typed.items():
+        encoded.append(_encode(batch, name, get(name, nothing), kind.field))
+    count = struct.pack(">h", len(encoded))
+    rows = zip(itertools.repeat(count, len(batch)), *encoded, strict=True)
+    return HEADER + b"".join(itertools.chain.from_iterable(rows)) + TRAILER
+
+
+def vector_rows(keys: Iterable[int], vectors: NDArray[np.float32]) -> bytes:
+    """Encode the rows of a vector table, (key, embedding), from vectors of shape (n, dimensions)."""
+    dimensions = vectors.shape[1]
+    rows = np.empty(len(vectors), dtype=_vector_row(dimensions))
+    rows["fields"] = 2
+    rows["key_length"] = 8
+    rows["key"] = np.fromiter(keys, dtype=np.int64, count=len(vectors))
+    rows["vector_length"] = 4 + 4 * dimensions
+    rows["dimensions"] = dimensions
+    rows["unused"] = 0
+    rows["vector"] = vectors
+    return HEADER + rows.tobytes() + TRAILER
+
+
+def read_vector_rows(
+    blocks: Iterable[bytes], dimensions: int, rows_per_block: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Decode a binary COPY of (key, embedding) into (keys, vectors) blocks, in constant memory."""
+    row = _vector_row(dimensions)
+    pending = bytearray()
+    skip = len(HEADER)
+    for block in blocks:
+        pending += memoryview(block)[skip:] if skip else block
+        skip = max(0, skip - len(block))
+        if len(pending) >= row.itemsize * rows_per_block:
+            whole = len(pending) // row.itemsize * row.itemsize
+            yield _split_rows(bytes(pending[:whole]), row)
+            del pending[:whole]
+    whole = len(pending) // row.itemsize * row.itemsize  # what remains is the trailer
+    if whole:
+        yield _split_rows(bytes(pending[:whole]), row)
+
+
+def _split_rows(data: bytes, row: np.dtype[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    rows = np.frombuffer(data, dtype=row)
+    return rows["key"].astype(np.int64), rows["vector"].astype(np.float32)
+
+
+def _vector_row(dimensions: int) -> np.dtype[Any]:
+    return np.dtype(
+        [
+            ("fields", ">i2"),
+            ("key_length", ">i4"),
+            ("key", ">i8"),
+            ("vector_length", ">i4"),
+            ("dimensions", ">i2"),
+            ("unused", ">i2"),
+            ("vector", ">f4", (dimensions,)),
+        ]
+    )
+
+
+def _encode(batch: Batch, name: str, values: Sequence[Any], field: Callable[[Any], bytes]) -> list[bytes]:
+    """Encode one column; the whole column at once, and only if that fails value by value, to name the row."""
+    null = columns.NULL
+    try:
+        return [null if value is None else field(value) for value in values]
+    except _NOT_OF_THE_TYPE:
+        for row, value in enumerate(values):
+            try:
+                if value is not None:
+                    field(value)
+            except _NOT_OF_THE_TYPE as error:
+                raise InvalidRecord(batch.first_row + row, name, str(error)) from error
+        raise
+
+
+def _metadata(batch: Batch, typed: dict[str, columns.ColumnType]) -> list[dict[str, Any]]:
+    """Collect what is neither one of our fields nor a typed column; None counts as absent."""
+    rest = [(name, values) for name, values in batch.fields.items() if name not in OWN_FIELDS and name not in typed]
+    own = batch.fields.get("metadata")
+    collected: list[dict[str, Any]] = []
+    for row in range(len(batch)):
+        metadata: dict[str, Any] = {}
+        if own is not None and own[row] is not None:
+            if not isinstance(own[row], dict):
+                raise InvalidRecord(batch.first_row + row, "metadata", f"{own[row]!r} is not a mapping")
+            metadata.update(own[row])
+        for name, values in rest:
+            if values[row] is not None:
+                metadata[name] = values[row]
+        collected.append(metadata)
+    return collected
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_has_nul(part) for item in value.items() for part in item)
+    if isinstance(value, list):
+        return any(map(_has_nul, value))
+    return isinstance(value, str) and "\0" in value
+
+
+def _json_field(value: dict[str, Any]) -> bytes:
+    text = _to_json(value)
+    if "\\u0000" in text and _has_nul(json.loads(text)):
+        raise ValueError("contains a NUL character, which PostgreSQL cannot store: remove it")
+    encoded = text.encode()
+    return struct.pack(">ib", 1 + len(encoded), 1) + encoded  # 1: version of jsonb's wire format

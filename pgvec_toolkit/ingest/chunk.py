@@ -1,0 +1,38 @@
+"""Cutting documents into chunks that the embedder reads whole, measured by its own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pgvec_toolkit.embed import base
+from pgvec_toolkit.embed.base import Embedder
+from pgvec_toolkit.errors import ConfigurationError, MissingDependency
+from pgvec_toolkit.ingest.read import Document
+
+_CHARACTERS_IF_UNKNOWN = 1000
+
+
+def chunker(embedder: Embedder, chunk_tokens: int | None = None) -> Callable[[Document], list[str]]:
+    """Return a function that cuts a document at headings, paragraphs, sentences: the largest pieces that fit.
+
+    They fit into what the embedder reads of a text, or into `chunk_tokens` if that is less.
+    """
+    try:
+        from semantic_text_splitter import MarkdownSplitter, TextSplitter
+    except ImportError as error:
+        raise MissingDependency("semantic-text-splitter", "embed") from error
+    tokenizer, limit = base.tokenizer(embedder), base.max_tokens(embedder)
+    if chunk_tokens is not None and chunk_tokens < 1:
+        raise ConfigurationError(f"chunk_tokens must be at least 1, not {chunk_tokens}")
+    if tokenizer is not None and limit is not None:
+        limit = min(limit, chunk_tokens or limit)
+        markdown = MarkdownSplitter.from_huggingface_tokenizer(tokenizer, limit)
+        plain = TextSplitter.from_huggingface_tokenizer(tokenizer, limit)
+    else:
+        markdown, plain = MarkdownSplitter(_CHARACTERS_IF_UNKNOWN), TextSplitter(_CHARACTERS_IF_UNKNOWN)
+
+    def cut(document: Document) -> list[str]:
+        splitter = markdown if document.markdown else plain
+        return [chunk for chunk in splitter.chunks(document.text) if chunk.strip()]
+
+    return cut

@@ -1,0 +1,137 @@
+"""Documents into a collection: skip what the ledger knows, chunk, embed, replace.
+
+A document's ledger row, its old chunks' removal and its new chunks with their vectors are one
+transaction, so a process killed anywhere leaves each document as it was or as it shall be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from pgvec_toolkit.database import Connection
+from pgvec_toolkit.distance import Distance
+from pgvec_toolkit.embed.base import Embedder, checked, fingerprint
+from pgvec_toolkit.ingest import load
+from pgvec_toolkit.ingest.batch import Batch, check_vectors
+from pgvec_toolkit.ingest.chunk import chunker
+from pgvec_toolkit.ingest.read import Document
+
+DOCUMENTS_AT_ONCE = 64
+
+
+@dataclass
+class Ingested:
+    """What an ingestion did.
+
+    Attributes:
+        documents: documents that were read.
+        unchanged: documents skipped, because the ledger has them with the same content.
+        chunks: chunks written.
+    """
+
+    documents: int = 0
+    unchanged: int = 0
+    chunks: int = 0
+
+
+@dataclass(frozen=True)
+class Ingestion:
+    """How documents become chunks of one collection."""
+
+    target: load.Target
+    embedder: Embedder
+    distance: Distance
+    chunk_tokens: int | None = None
+
+    def run(self, connection: Connection, documents: Iterable[Document], advance: Callable[[float], None]) -> Ingested:
+        """Ingest documents, some at a time; what has been committed is skipped when it is run again."""
+        done = Ingested()
+        cut = chunker(self.embedder, self.chunk_tokens)
+        model = fingerprint(self.embedder)
+        source = iter(documents)
+        while some := list(itertools.islice(source, DOCUMENTS_AT_ONCE)):
+            latest = {document.id: document for document in some}
+            hashes = {id: self._content_hash(document, model) for id, document in latest.items()}
+            changed = [latest[id] for id in self._changed(connection, hashes)]
+            pieces = [(document, cut(document)) for document in changed]
+            done.documents += len(some)
+            done.unchanged += len(latest) - len(changed)
+            done.chunks += self._replace(connection, pieces, hashes)
+            advance(len(some))
+        return done
+
+    def _content_hash(self, document: Document, model: str) -> bytes:
+        """Hash all that decides what is written: the text, the fields, the model, the size of chunks."""
+        parts = [document.text, document.fields, document.markdown, model, self.chunk_tokens]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
+
+    def _changed(self, connection: Connection, hashes: dict[str, bytes]) -> list[str]:
+        rows = connection.execute(
+            "SELECT document_id, content_hash FROM pgvec.ledger WHERE collection_id = %s AND document_id = ANY (%s)",
+            [self.target.collection_id, list(hashes)],
+        ).fetchall()
+        known = dict(rows)
+        return [id for id, content_hash in hashes.items() if known.get(id) != content_hash]
+
+    def _replace(
+        self, connection: Connection, pieces: list[tuple[Document, list[str]]], hashes: dict[str, bytes]
+    ) -> int:
+        if not pieces:
+            return 0
+        batch = self._embedded(pieces)
+
+        def transaction() -> None:
+            with connection.transaction():
+                self._enter_in_ledger(connection, pieces, hashes)
+                statement = sql.SQL("DELETE FROM {} WHERE document_id = ANY (%s) OR id = ANY (%s)")
+                connection.execute(
+                    statement.format(self.target.chunks), [[document.id for document, _ in pieces], batch.ids]
+                )
+                if len(batch):
+                    load.insert(connection, self.target, batch)
+
+        load.retried(transaction)
+        return len(batch)
+
+    def _enter_in_ledger(
+        self, connection: Connection, pieces: list[tuple[Document, list[str]]], hashes: dict[str, bytes]
+    ) -> None:
+        """Write the ledger rows, in one order: whoever ingests the same document at the same time waits here."""
+        connection.cursor().executemany(
+            "INSERT INTO pgvec.ledger (collection_id, document_id, content_hash, chunks) VALUES (%s, %s, %s, %s) "
+            "ON CONFLICT (collection_id, document_id) DO UPDATE "
+            "SET content_hash = excluded.content_hash, chunks = excluded.chunks, ingested_at = now()",
+            sorted(
+                (self.target.collection_id, document.id, hashes[document.id], len(chunks))
+                for document, chunks in pieces
+            ),
+        )
+
+    def _embedded(self, pieces: list[tuple[Document, list[str]]]) -> Batch:
+        texts = [chunk for _, chunks in pieces for chunk in chunks]
+        shape = (len(texts), self.embedder.dimensions)
+        vectors = checked(self.embedder.embed_documents(texts), shape, self.embedder) if texts else None
+        names = dict.fromkeys(name for document, _ in pieces for name in document.fields)
+        fields: dict[str, list[object]] = {name: [] for name in ("document_id", "position", "text", *names)}
+        for document, position, text in _chunks(pieces):
+            fields["document_id"].append(document.id)
+            fields["position"].append(position)
+            fields["text"].append(text)
+            for name in names:
+                fields[name].append(document.fields.get(name))
+        ids = [f"{document.id}#{position}" for document, position, _ in _chunks(pieces)]
+        if vectors is not None:
+            check_vectors(vectors, self.distance, 0)
+        return Batch(pieces[0][0].row, ids, fields, vectors)
+
+
+def _chunks(pieces: list[tuple[Document, list[str]]]) -> Iterator[tuple[Document, int, str]]:
+    for document, chunks in pieces:
+        for position, text in enumerate(chunks):
+            yield document, position, text

@@ -1,0 +1,122 @@
+"""Documents from files and records: .txt, .md with front matter, .jsonl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
+
+SUFFIXES = (".txt", ".md", ".markdown", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text to be chunked, and what else is known of it.
+
+    Attributes:
+        row: position in the input, counted from 0.
+        id: a file's path below (and with the name of) the folder that was ingested, or a record's id.
+        text: the text.
+        fields: typed columns and metadata that each of its chunks gets.
+        markdown: whether its headings are where to cut.
+    """
+
+    row: int
+    id: str
+    text: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    markdown: bool = False
+
+
+def documents(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[Document]:
+    """Read documents from a file, from a folder with all its sub-folders, or from records with `id` and `text`."""
+    if isinstance(source, str | Path):
+        for row, (file, id) in enumerate(files(Path(source))):
+            yield from _read_file(file, id, row)
+    else:
+        for row, record in enumerate(source):
+            yield _from_record(record, row)
+
+
+def files(source: Path) -> list[tuple[Path, str]]:
+    """Return the files to read, in a fixed order, with the document id of each."""
+    if source.is_file():
+        if source.suffix.lower() not in SUFFIXES:
+            raise ConfigurationError(f"cannot read {source}: pgvec reads {', '.join(SUFFIXES)}")
+        return [(source, source.name)]
+    if not source.is_dir():
+        raise ConfigurationError(f"there is no file or folder {source}")
+    root = source.resolve()
+    found = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not _hidden(path, root)
+    )
+    if not found:
+        raise ConfigurationError(f"folder {source} holds no {', '.join(SUFFIXES)} file")
+    return [(path, f"{root.name}/{path.relative_to(root).as_posix()}") for path in found]
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _read_file(file: Path, id: str, row: int) -> Iterator[Document]:
+    try:
+        content = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{file} is not UTF-8 text: {error}. Convert it, or leave it out") from error
+    if file.suffix.lower() == ".jsonl":
+        yield from _json_lines(file, content)
+        return
+    fields: dict[str, Any] = {}
+    if file.suffix.lower() != ".txt":
+        fields, content = split_front_matter(content, str(file))
+    yield Document(row, id, content, fields, markdown=file.suffix.lower() != ".txt")
+
+
+def _json_lines(file: Path, content: str) -> Iterator[Document]:
+    for number, line in enumerate(content.split("\n")):
+        if line.strip():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ConfigurationError(f"{file}, line {number + 1}: not JSON: {error}") from error
+            yield _from_record(record, number)
+
+
+def _from_record(record: Mapping[str, Any], row: int) -> Document:
+    if not isinstance(record, Mapping):
+        raise InvalidRecord(row, "", f"a document is a mapping with id and text, not a {type(record).__name__}")
+    fields = dict(record)
+    id, text = fields.pop("id", None), fields.pop("text", None)
+    if id is None or id == "":
+        raise InvalidRecord(row, "id", "is missing: every document needs an id, by which its next version replaces it")
+    if not isinstance(text, str):
+        raise InvalidRecord(row, "text", "is missing" if text is None else f"{text!r} is not a text")
+    for own in ("vector", "document_id", "position"):
+        if own in fields:
+            raise InvalidRecord(row, own, "is made by ingest; to write chunks as they are, use upsert")
+    return Document(row, str(id), text, fields)
+
+
+def split_front_matter(content: str, name: str) -> tuple[dict[str, Any], str]:
+    """Split YAML front matter from a Markdown text."""
+    if not content.startswith("---\n") and not content.startswith("---\r\n"):
+        return {}, content
+    head, separator, body = content[3:].partition("\n---")
+    if not separator:
+        return {}, content
+    try:
+        fields = yaml.safe_load(head) or {}
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{name}: its front matter is not YAML: {error}") from error
+    if not isinstance(fields, dict):
+        return {}, content
+    return {str(key): value for key, value in fields.items()}, body.partition("\n")[2].lstrip()

@@ -1,0 +1,114 @@
+"""Bring schema `pgvec` to this library's version: Alembic revisions, then the run-always SQL.
+
+Everything happens in one transaction under one advisory lock, so any number of
+processes may migrate at once, and one that is killed leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, TextIO
+
+from pgvec_toolkit import resources
+from pgvec_toolkit.errors import NotMigrated
+
+if TYPE_CHECKING:
+    import psycopg
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Engine
+
+LOCK_KEY = 0x7067766563  # 'pgvec' in ASCII: any number nobody else is likely to lock
+PREPARE = (
+    f"SELECT pg_advisory_xact_lock({LOCK_KEY})",
+    "CREATE SCHEMA IF NOT EXISTS pgvec",
+    "CREATE EXTENSION IF NOT EXISTS vector",
+)
+# The functions name the extension's types; where those live is decided when they are created.
+SEARCH_PATH = """
+SELECT set_config('search_path', format('pg_catalog, %I', n.nspname), true)
+FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace
+WHERE e.extname = 'vector'
+"""
+
+
+def upgrade(dsn: str, revision: str = "head") -> None:
+    """Upgrade the database to a revision and install the run-always SQL if it differs."""
+    from alembic import command
+
+    with alchemy_engine(dsn).connect() as connection:
+        command.upgrade(_config(connection=connection), revision)
+
+
+def downgrade(dsn: str, revision: str) -> None:
+    """Downgrade the database; `base` removes everything but collections, which it refuses to orphan."""
+    from alembic import command
+
+    with alchemy_engine(dsn).connect() as connection:
+        command.downgrade(_config(connection=connection, downgrade=True), revision)
+
+
+def write_sql(output: TextIO) -> None:
+    """Write the whole migration as SQL, for those who may not run anything but reviewed scripts."""
+    from alembic import command
+
+    config = _config()
+    config.output_buffer = output
+    command.upgrade(config, "head", sql=True)
+
+
+def check(connection: psycopg.Connection) -> None:
+    """Raise NotMigrated unless the database is exactly at this library's version."""
+    if not is_current(connection):
+        raise NotMigrated(
+            "schema pgvec is missing, or of another version of pgvec-toolkit: "
+            "run `pgvec migrate` (or Database.migrate()) once, as a role that may create schemas and extensions"
+        )
+
+
+def is_current(connection: psycopg.Connection) -> bool:
+    """Tell whether the installed run-always SQL is this library's; it is applied last, so it vouches for all."""
+    found = connection.execute("SELECT to_regclass('pgvec.run_always_sql')").fetchone()
+    if found is None or found[0] is None:
+        return False
+    row = connection.execute("SELECT checksum FROM pgvec.run_always_sql").fetchone()
+    return row is not None and row[0] == resources.sql_checksum()
+
+
+def apply_run_always_sql(context: MigrationContext) -> None:
+    """Apply all files of `sql/` when their checksum differs from the recorded one (called by env.py)."""
+    checksum = resources.sql_checksum()
+    statements = [
+        SEARCH_PATH,
+        *(text for _, text in resources.sql_files()),
+        f"DELETE FROM pgvec.run_always_sql; INSERT INTO pgvec.run_always_sql (checksum) VALUES ('{checksum}')",
+    ]
+    if context.as_sql:
+        for statement in statements:
+            context.impl.static_output(statement.rstrip().rstrip(";") + ";")
+        return
+    assert context.connection is not None
+    # The files hold several statements and bare `%`: the driver takes them, SQLAlchemy would not.
+    driver: psycopg.Connection = context.connection.connection.driver_connection  # type: ignore[assignment]
+    if not is_current(driver):
+        for statement in statements:
+            driver.execute(statement.encode())
+
+
+def alchemy_engine(dsn: str | None = None) -> Engine:
+    """Return an engine that connects by a libpq DSN; none means PGVEC_DSN or libpq's environment."""
+    import psycopg
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    conninfo = os.environ.get("PGVEC_DSN", "") if dsn is None else dsn
+    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo), poolclass=NullPool)
+
+
+def _config(**attributes: object) -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(resources.migrations_folder()))
+    config.attributes.update(attributes)
+    return config

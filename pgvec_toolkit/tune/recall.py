@@ -1,0 +1,149 @@
+"""Recall: how much of the truth a search returns, judged by distance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from psycopg import RawCursor, sql
+from psycopg.types.json import Jsonb
+
+from pgvec_toolkit.distance import Distance
+from pgvec_toolkit.ingest.binary import read_vector_rows
+
+if TYPE_CHECKING:
+    from pgvec_toolkit.database import Connection, Database
+
+# PostgreSQL and BLAS add up in different orders; two float32 sums differ by less than this.
+TOLERANCE = 5e-6
+_ROWS_PER_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Query vectors, and which stored row each is, if it is one and must not find itself.
+
+    Attributes:
+        vectors: float32 of shape (n, dimensions).
+        own_keys: int64 of shape (n,); -1 for a query that is not a stored row.
+    """
+
+    vectors: NDArray[np.float32]
+    own_keys: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def take(self, rows: NDArray[np.intp]) -> Queries:
+        """Return some of the queries."""
+        return Queries(self.vectors[rows], self.own_keys[rows])
+
+    @classmethod
+    def from_vectors(cls, vectors: NDArray[np.float32]) -> Queries:
+        """Return queries that are not stored rows."""
+        return cls(np.ascontiguousarray(vectors, dtype=np.float32), np.full(len(vectors), -1))
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Recall@k of searches.
+
+    Attributes:
+        recall: mean over the queries.
+        recall_p5: what all but the worst 5 % of them reach.
+        queries: how many were measured.
+        short_results: how many returned fewer rows than exist.
+        k: of recall@k.
+    """
+
+    recall: float
+    recall_p5: float
+    queries: int
+    short_results: int
+    k: int
+
+
+def exact_distances(
+    database: Database,
+    vector_table: sql.Identifier,
+    dimensions: int,
+    distance: Distance,
+    queries: Queries,
+    k: int,
+) -> NDArray[np.float32]:
+    """Return the distances of the k nearest of each query, ascending, of shape (n, k); inf where there are fewer.
+
+    All vectors are read once, by binary COPY, and compared block by block: memory stays flat.
+    """
+    best = np.full((len(queries), k), np.inf, dtype=np.float32)
+    for keys, vectors in _stored_vectors(database, vector_table, dimensions):
+        distances = distance.matrix(queries.vectors, vectors)
+        distances[queries.own_keys[:, None] == keys[None, :]] = np.inf
+        candidates = np.concatenate([best, distances], axis=1)
+        best = np.partition(candidates, k - 1, axis=1)[:, :k]
+    return np.sort(best, axis=1)
+
+
+def found_distances(
+    connection: Connection, statement: str, queries: Queries, k: int, filter: Any = None
+) -> list[NDArray[np.float64]]:
+    """Run a statement of `pgvec._nearest_sql` for each query; return distances, ascending, at most k."""
+    text = statement.encode()
+    found = []
+    for vector, own_key in zip(queries.vectors, queries.own_keys, strict=True):
+        parameters = [vector] if filter is None else [vector, Jsonb(filter)]
+        rows = RawCursor(connection).execute(text, parameters, prepare=True, binary=True).fetchall()
+        found.append(np.sort([distance for key, distance in rows if key != own_key])[:k])
+    return found
+
+
+def nearest_sql(
+    connection: Connection,
+    collection: str,
+    k: int,
+    *,
+    filter: Any = None,
+    setting: int | None = None,
+    exact: bool = False,
+) -> str:
+    """Return the statement that finds (key, distance) of the k nearest, with a given setting of its index."""
+    row = connection.execute(
+        "SELECT pgvec._nearest_sql(%s, %s::integer, %s, NULL, %s::integer, %s)",
+        [collection, k, None if filter is None else Jsonb(filter), setting, exact],
+    ).fetchone()
+    assert row is not None
+    return str(row[0])
+
+
+def shares(truth: Sequence[NDArray[Any]] | NDArray[Any], found: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """Return the recall of each query: the share of its true nearest that are matched in distance.
+
+    By distance, not by key: of exact duplicates, any one is as good as another.
+    """
+    result = []
+    for true, got in zip(truth, found, strict=True):
+        reachable = true[np.isfinite(true)]
+        if len(reachable):
+            bound = reachable[-1] + TOLERANCE * max(1.0, abs(float(reachable[-1])))
+            result.append(min(1.0, float((got <= bound).sum()) / len(reachable)))
+        else:
+            result.append(1.0)
+    return np.asarray(result, dtype=np.float64)
+
+
+def summarize(truth: Sequence[NDArray[Any]] | NDArray[Any], found: Sequence[NDArray[Any]], k: int) -> Recall:
+    """Return mean and 5th percentile of recall, and the number of short results."""
+    each = shares(truth, found)
+    short = sum(len(got) < np.isfinite(true).sum() for true, got in zip(truth, found, strict=True))
+    return Recall(float(each.mean()), float(np.quantile(each, 0.05)), len(each), int(short), k)
+
+
+def _stored_vectors(
+    database: Database, vector_table: sql.Identifier, dimensions: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    statement = sql.SQL("COPY {} (key, embedding) TO STDOUT (FORMAT binary)").format(vector_table)
+    with database.connection() as connection, connection.cursor().copy(statement) as copy:
+        yield from read_vector_rows((bytes(block) for block in copy), dimensions, _ROWS_PER_BLOCK)

@@ -1,0 +1,118 @@
+-- Looking things up in the catalogue, and the distances.
+-- SQLSTATEs of this schema: PV001 no such collection or space, PV002 name taken, PV003 bad name,
+-- PV004 bad filter, PV005 bad argument. Clients tell them apart by these, never by the text.
+
+CREATE OR REPLACE FUNCTION pgvec._vector_schema() RETURNS name
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector' $$;
+COMMENT ON FUNCTION pgvec._vector_schema() IS 'Schema of the extension vector; operators are qualified with it, so no search_path can hide them.';
+
+CREATE OR REPLACE FUNCTION pgvec._distance(distance text, OUT operator text, OUT opclass text, OUT similarity text)
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    SELECT format('OPERATOR(%I.%s)', pgvec._vector_schema(), known.symbol), known.opclass, known.similarity
+    INTO operator, opclass, similarity
+    FROM (VALUES ('cosine',        '<=>', 'vector_cosine_ops', '1 - %s'),
+                 ('l2',            '<->', 'vector_l2_ops',     '1 / (1 + %s)'),
+                 ('inner_product', '<#>', 'vector_ip_ops',     '-(%s)'),
+                 ('l1',            '<+>', 'vector_l1_ops',     '1 / (1 + %s)')
+         ) AS known (name, symbol, opclass, similarity)
+    WHERE known.name = distance;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'unknown distance %', quote_nullable(distance)
+            USING ERRCODE = 'PV005', HINT = 'One of: cosine, l2, inner_product, l1.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgvec._distance(text) IS 'Operator, HNSW operator class and similarity formula of a distance.';
+
+CREATE OR REPLACE FUNCTION pgvec._collection(collection text) RETURNS pgvec.collections
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE found pgvec.collections;
+BEGIN
+    SELECT c.id, c.name, c.schema_name, c.table_name, c.language, c.created_at INTO found
+    FROM pgvec.collections c WHERE c.name = collection;
+    IF found.id IS NULL THEN
+        RAISE EXCEPTION 'there is no collection %', quote_nullable(collection)
+            USING ERRCODE = 'PV001',
+                  HINT = coalesce('Known: ' || (SELECT string_agg(c.name, ', ' ORDER BY c.name) FROM pgvec.collections c) || '.',
+                                  'There are none yet: create one with pgvec.create_collection(name, dimensions => n).');
+    END IF;
+    RETURN found;
+END $$;
+COMMENT ON FUNCTION pgvec._collection(text) IS 'The catalogue row of a collection; PV001 if there is none.';
+
+CREATE OR REPLACE FUNCTION pgvec._space(collection text, space text) RETURNS pgvec.vector_spaces
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    owner pgvec.collections := pgvec._collection(collection);
+    found pgvec.vector_spaces;
+BEGIN
+    SELECT s.id, s.collection_id, s.name, s.table_name, s.type, s.dimensions, s.distance, s.model_id, s.is_default, s.created_at
+    INTO found
+    FROM pgvec.vector_spaces s
+    WHERE s.collection_id = owner.id AND CASE WHEN space IS NULL THEN s.is_default ELSE s.name = space END;
+    IF found.id IS NULL THEN
+        RAISE EXCEPTION 'collection % has no vector space %', quote_literal(collection), quote_nullable(space)
+            USING ERRCODE = 'PV001';
+    END IF;
+    RETURN found;
+END $$;
+COMMENT ON FUNCTION pgvec._space(text, text) IS 'The catalogue row of a vector space (NULL: the default one); PV001 if there is none.';
+
+CREATE OR REPLACE FUNCTION pgvec._check_name(kind text, name text) RETURNS void
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- collection, space and index method make one name, of which PostgreSQL keeps 63 characters
+    longest integer := CASE kind WHEN 'collection' THEN 36 WHEN 'vector space' THEN 16 ELSE 60 END;
+BEGIN
+    IF name IS NULL OR name !~ '^[a-z_][a-z0-9_]*$' OR length(name) > longest THEN
+        RAISE EXCEPTION '% cannot be the name of a %', quote_nullable(name), kind
+            USING ERRCODE = 'PV003',
+                  HINT = format('Use 1 to %s lower-case letters, digits and underscores, not starting with a digit.', longest);
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgvec._check_name(text, text) IS 'PV003 unless the name is one that needs no quoting anywhere.';
+
+CREATE OR REPLACE FUNCTION pgvec._column_type(type text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE canonical text;
+BEGIN
+    SELECT known.canonical INTO canonical
+    FROM (VALUES ('text', 'text'), ('str', 'text'), ('string', 'text'),
+                 ('bigint', 'bigint'), ('int', 'bigint'), ('integer', 'bigint'),
+                 ('double precision', 'double precision'), ('float', 'double precision'),
+                 ('boolean', 'boolean'), ('bool', 'boolean'),
+                 ('date', 'date'),
+                 ('timestamp with time zone', 'timestamp with time zone'), ('timestamptz', 'timestamp with time zone'),
+                 ('timestamp', 'timestamp with time zone'), ('datetime', 'timestamp with time zone'),
+                 ('text[]', 'text[]'), ('list', 'text[]'), ('list[str]', 'text[]')) AS known (alias, canonical)
+    WHERE known.alias = lower(type);
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'unknown column type %', quote_nullable(type)
+            USING ERRCODE = 'PV005', HINT = 'One of: text, int, float, bool, date, timestamp, text[].';
+    END IF;
+    RETURN canonical;
+END $$;
+COMMENT ON FUNCTION pgvec._column_type(text) IS 'The SQL type of a typed column, from any of its usual names.';
+
+CREATE OR REPLACE FUNCTION pgvec._columns(relation regclass)
+RETURNS TABLE ("column" name, type text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT a.attname, format_type(a.atttypid, a.atttypmod)
+    FROM pg_attribute a
+    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+      AND a.attname <> ALL ('{key,id,document_id,position,text,metadata,tsv}')
+    ORDER BY a.attnum
+$$;
+COMMENT ON FUNCTION pgvec._columns(regclass) IS 'The typed columns of a chunk table. The table itself is the record: a column added by ALTER TABLE counts.';
+
+CREATE OR REPLACE FUNCTION pgvec._relation(schema_name text, table_name text) RETURNS regclass
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT format('%I.%I', schema_name, table_name)::regclass $$;
+COMMENT ON FUNCTION pgvec._relation(text, text) IS 'A table of the catalogue as regclass.';

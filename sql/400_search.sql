@@ -1,0 +1,168 @@
+-- Search. One statement, whose text depends on the shape of the call only, and which carries its own
+-- settings: they are set when its index scan begins and end with its transaction. Nothing has to be
+-- SET on a session, and pools and transaction-mode poolers cannot lose or leak anything.
+
+CREATE OR REPLACE FUNCTION pgvec._gate(rows double precision, k integer) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT least(200000, greatest(1000, 4 * sqrt(k * greatest(rows, 0))))::integer $$;
+COMMENT ON FUNCTION pgvec._gate(double precision, integer) IS
+'The number of matching rows up to which a filtered search is answered exactly. An exact answer costs c1 * matches, an index scan
+c2 * k * rows / matches; they are equal at sqrt(c2 / c1 * k * rows), and c2 / c1 was measured at about 16 (384 dimensions, in memory).';
+
+CREATE OR REPLACE FUNCTION pgvec._settings_sql(space pgvec.vector_spaces, relation regclass, k integer, floor integer, setting integer) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    index record;
+    method record;
+    parts text[] := '{}';
+BEGIN
+    FOR index IN SELECT a.amname AS method, max((regexp_match(array_to_string(i.reloptions, ' '), 'lists=(\d+)'))[1]::integer) AS lists
+                 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
+                 WHERE x.indrelid = relation AND x.indisvalid AND a.amname IN ('hnsw', 'ivfflat') GROUP BY 1 ORDER BY 1 LOOP
+        SELECT known.parameter, known.untuned, known.largest INTO method FROM (VALUES
+            ('hnsw',    'hnsw.ef_search', greatest(40, k, floor),                            1000),
+            ('ivfflat', 'ivfflat.probes', ceil(sqrt(coalesce(index.lists, 100)))::integer, 32768)
+        ) AS known (name, parameter, untuned, largest) WHERE known.name = index.method;
+        parts := parts || format('set_config(%L, %L, true)', index.method || '.iterative_scan', 'relaxed_order')
+                       || format('set_config(%L, %s, true)', method.parameter, CASE WHEN setting IS NOT NULL
+                            THEN quote_literal(least(method.largest, setting))
+                            ELSE pgvec._profile_sql(space.id, index.method, k, method.untuned,
+                                                    CASE index.method WHEN 'hnsw' THEN floor ELSE 1 END, method.largest) END);
+    END LOOP;
+    IF parts = '{}' THEN
+        RETURN NULL;
+    END IF;
+    RETURN format('(SELECT concat(%s)) IS NOT NULL', array_to_string(parts, ', '));
+END $$;
+COMMENT ON FUNCTION pgvec._settings_sql(pgvec.vector_spaces, regclass, integer, integer, integer) IS
+'A condition that is always true and, evaluated once before the index scan it guards, applies the settings of that scan. NULL if no
+vector index is there. Being parallel-unsafe it also keeps parallel workers from being started for a branch that is switched off.';
+
+CREATE OR REPLACE FUNCTION pgvec._profile_sql(space_id integer, method text, k integer, untuned integer, floor integer, largest integer) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Read when the search runs, so that a new profile reaches statements prepared before it. A profile
+    -- for another k is scaled up, never down.
+    SELECT format('least(%s, greatest(%s, coalesce((SELECT ceil(p.setting * greatest(1.0, %s.0 / p.k))::integer FROM pgvec.tuning_profiles p '
+                  'WHERE p.space_id = %s AND p.index_method = %L ORDER BY (p.k < %s), abs(p.k - %s) LIMIT 1), %s)))::text',
+                  largest, floor, k, space_id, method, k, k, untuned)
+$$;
+COMMENT ON FUNCTION pgvec._profile_sql(integer, text, integer, integer, integer, integer) IS 'An expression for the tuned setting of an index.';
+
+CREATE OR REPLACE FUNCTION pgvec._nearest_sql(collection text, k integer, filter jsonb, space text, setting integer, exact boolean) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    wanted   pgvec.vector_spaces := pgvec._space(collection, space);
+    owner    pgvec.collections := pgvec._collection(collection);
+    chunks   regclass := pgvec._relation(owner.schema_name, owner.table_name);
+    vectors  regclass := pgvec._relation(owner.schema_name, wanted.table_name);
+    chunks_  text := format('%I.%I', owner.schema_name, owner.table_name);
+    vectors_ text := format('%I.%I', owner.schema_name, wanted.table_name);
+    distance text := 'v.embedding ' || (pgvec._distance(wanted.distance)).operator || ' $1';
+    rows     double precision := (SELECT reltuples FROM pg_class WHERE oid = vectors);
+    gate     integer := pgvec._gate(rows, k);
+    predicate text := nullif(pgvec._filter_sql(chunks, coalesce(filter, '{}')), 'true');
+    settings text;
+BEGIN
+    -- A filtered scan looks for k among as many candidates as hold k matches, so that many are kept.
+    settings := pgvec._settings_sql(wanted, vectors, k, CASE WHEN predicate IS NULL THEN k ELSE
+                                    least(1000, greatest(k, ceil(1.5 * k * rows / gate))) END::integer, setting);
+    IF predicate IS NULL THEN
+        RETURN format('SELECT v.key, %1$s AS distance FROM %2$s v%3$s ORDER BY %4$s LIMIT %5$s',
+                      distance, vectors_, CASE WHEN NOT exact THEN ' WHERE ' || settings END,
+                      CASE WHEN exact THEN format('(%s) + 0', distance) ELSE distance END, k);
+    ELSIF exact OR settings IS NULL THEN
+        RETURN format('SELECT d.key, e.distance FROM %1$s d '
+                      'CROSS JOIN LATERAL (SELECT %2$s AS distance FROM %3$s v WHERE v.key = d.key OFFSET 0) e '
+                      'WHERE %4$s ORDER BY e.distance LIMIT %5$s', chunks_, distance, vectors_, predicate, k);
+    END IF;
+    RETURN format($sql$
+  WITH matching AS MATERIALIZED (
+    SELECT d.key FROM %1$s d WHERE %4$s LIMIT %6$s + 1
+  ), gate AS MATERIALIZED (
+    SELECT count(*) <= %6$s AS open FROM matching
+  ), scanned AS MATERIALIZED (
+    SELECT v.key, %2$s AS distance FROM %3$s v
+    WHERE NOT (SELECT open FROM gate) AND %7$s
+      AND EXISTS (SELECT FROM %1$s d WHERE d.key = v.key AND %4$s OFFSET 0)
+    ORDER BY %2$s LIMIT %5$s
+  ), scan AS MATERIALIZED (
+    SELECT count(*) < %5$s AND NOT (SELECT open FROM gate) AS fell_short FROM scanned
+  )
+  (SELECT m.key, e.distance FROM matching m
+   CROSS JOIN LATERAL (SELECT %2$s AS distance FROM %3$s v WHERE v.key = m.key OFFSET 0) e
+   WHERE (SELECT open FROM gate) ORDER BY e.distance LIMIT %5$s)
+  UNION ALL
+  SELECT s.key, s.distance FROM scanned s WHERE NOT (SELECT fell_short FROM scan)
+  UNION ALL
+  (SELECT d.key, e.distance FROM %1$s d
+   CROSS JOIN LATERAL (SELECT %2$s AS distance FROM %3$s v WHERE v.key = d.key OFFSET 0) e
+   WHERE (SELECT fell_short FROM scan) AND %4$s ORDER BY e.distance LIMIT %5$s)$sql$,
+        chunks_, distance, vectors_, predicate, k, gate, settings);
+END $$;
+COMMENT ON FUNCTION pgvec._nearest_sql(text, integer, jsonb, text, integer, boolean) IS
+'The statement that finds (key, distance) of the k nearest. Filtered, it gates itself: up to gate matching rows are sorted exactly;
+beyond, the index is scanned iteratively; should that scan end short of k rows, all matches are sorted exactly after all.';
+
+CREATE OR REPLACE FUNCTION pgvec.search_sql(
+    collection text,
+    k          integer DEFAULT 10,
+    filter     jsonb   DEFAULT NULL,
+    space      text    DEFAULT NULL,
+    ef_search  integer DEFAULT NULL,
+    exact      boolean DEFAULT false
+) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    wanted pgvec.vector_spaces := pgvec._space(collection, space);
+    owner  pgvec.collections := pgvec._collection(collection);
+    relation regclass := pgvec._relation(owner.schema_name, owner.table_name);
+    typed  text;
+BEGIN
+    IF k IS NULL OR k NOT BETWEEN 1 AND 10000 THEN
+        RAISE EXCEPTION 'k must be from 1 to 10000, not %', quote_nullable(k::text) USING ERRCODE = 'PV005';
+    ELSIF ef_search < 1 THEN
+        RAISE EXCEPTION 'ef_search must be at least 1, not %', ef_search USING ERRCODE = 'PV005';
+    END IF;
+    SELECT string_agg(format('%L, d.%I', c."column", c."column"), ', ') INTO typed FROM pgvec._columns(relation) c;
+    RETURN format($sql$WITH nearest AS MATERIALIZED (%1$s
+)
+SELECT d.id, d.document_id, d.text, %2$s AS metadata, n.distance, %3$s AS similarity, %3$s AS score,
+       (row_number() OVER (ORDER BY n.distance, n.key))::integer AS rank
+FROM nearest n JOIN %4$I.%5$I d ON d.key = n.key
+ORDER BY n.distance, n.key LIMIT %6$s$sql$,
+        pgvec._nearest_sql(collection, k, filter, space, ef_search, exact),
+        CASE WHEN typed IS NULL THEN 'd.metadata' ELSE format('d.metadata || jsonb_strip_nulls(jsonb_build_object(%s))', typed) END,
+        format((pgvec._distance(wanted.distance)).similarity, 'n.distance'),
+        owner.schema_name, owner.table_name, k);
+END $$;
+COMMENT ON FUNCTION pgvec.search_sql(text, integer, jsonb, text, integer, boolean) IS
+'The text of the statement that pgvec.search runs, for PREPARE or for reading. Parameters: $1 the query (vector), and, with a filter,
+$2 the filter (jsonb): any filter of the same shape, that is, with the same fields and operators and the same JSON types of values.
+ef_search overrides the tuned setting of the index (probes, for IVFFlat); exact => true uses no index.
+Example: SELECT pgvec.search_sql(''docs'', k => 3, filter => ''{"year": {"$gte": 2020}}'');';
+
+CREATE OR REPLACE FUNCTION pgvec.search(
+    collection text,
+    query      vector,
+    k          integer DEFAULT 10,
+    filter     jsonb   DEFAULT NULL,
+    space      text    DEFAULT NULL,
+    ef_search  integer DEFAULT NULL,
+    exact      boolean DEFAULT false
+) RETURNS TABLE (id text, document_id text, text text, metadata jsonb, distance double precision,
+                 similarity double precision, score double precision, rank integer)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY EXECUTE pgvec.search_sql(collection, k, filter, space, ef_search, exact) USING query, filter;
+END $$;
+COMMENT ON FUNCTION pgvec.search(text, vector, integer, jsonb, text, integer, boolean) IS
+'The k nearest chunks to a query vector, nearest first, with the recall that pgvec tune promised.
+filter: {"section": "security", "year": {"$gte": 2020}} with $eq $ne $gt $gte $lt $lte $in $nin $exists $and $or $not; fields are the
+typed columns, id, document_id, position, text, and any metadata key. It never starves: k rows come back if k rows match.
+distance: straight from the operator, smaller is nearer; similarity: bigger is nearer; score: what the rows are ranked by.
+Example: SELECT id, similarity FROM pgvec.search(''docs'', ''[...]''::vector, k => 3, filter => ''{"section": "security"}'');';

@@ -1,0 +1,55 @@
+-- Measuring recall.
+
+CREATE OR REPLACE FUNCTION pgvec.recall(
+    collection text,
+    k          integer DEFAULT 10,
+    queries    integer DEFAULT 100,
+    filter     jsonb   DEFAULT NULL,
+    space      text    DEFAULT NULL,
+    ef_search  integer DEFAULT NULL
+) RETURNS TABLE (recall double precision, recall_p5 double precision, queries_measured integer, short_results integer)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    wanted  pgvec.vector_spaces := pgvec._space(collection, space);
+    owner   pgvec.collections := pgvec._collection(collection);
+    -- One more than k, because each query is a stored vector and finds itself.
+    found_sql text := pgvec._nearest_sql(collection, k + 1, filter, space, ef_search, false);
+    exact_sql text := pgvec._nearest_sql(collection, k + 1, filter, space, ef_search, true);
+    sample  record;
+    truth   double precision[];
+    found   double precision[];
+    shares  double precision[] := '{}';
+    short   integer := 0;
+BEGIN
+    IF k NOT BETWEEN 1 AND 999 OR queries < 1 THEN
+        RAISE EXCEPTION 'k must be from 1 to 999 and queries at least 1' USING ERRCODE = 'PV005';
+    END IF;
+    FOR sample IN EXECUTE pgvec._sample_sql(owner.schema_name, wanted.table_name, queries) LOOP
+        EXECUTE format('SELECT array_agg(t.distance ORDER BY t.distance) FROM (%s) t WHERE t.key <> $3', exact_sql)
+            INTO truth USING sample.embedding, filter, sample.key;
+        EXECUTE format('SELECT array_agg(t.distance ORDER BY t.distance) FROM (%s) t WHERE t.key <> $3', found_sql)
+            INTO found USING sample.embedding, filter, sample.key;
+        truth := truth[:k];
+        CONTINUE WHEN truth IS NULL;
+        -- By distance, not by id: of exact duplicates, any one is as good as another.
+        shares := shares || (SELECT count(*) FROM unnest(found[:k]) f WHERE f <= truth[cardinality(truth)] + 1e-7)::double precision
+                            / cardinality(truth);
+        short := short + (coalesce(cardinality(found), 0) < cardinality(truth))::integer;
+    END LOOP;
+    RETURN QUERY SELECT avg(s), percentile_cont(0.05) WITHIN GROUP (ORDER BY s), count(s)::integer, short FROM unnest(shares) s;
+END $$;
+COMMENT ON FUNCTION pgvec.recall(text, integer, integer, jsonb, text, integer) IS
+'Recall@k that searches get now: stored vectors, drawn at random, searched through the index and exactly, themselves left out.
+recall: mean; recall_p5: what all but the worst 5 % of queries reach; short_results: searches that returned fewer rows than exist.
+Example: SELECT * FROM pgvec.recall(''docs'');';
+
+CREATE OR REPLACE FUNCTION pgvec._sample_sql(schema_name text, table_name text, queries integer) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Pages enough for about 50 times the sample, then a fair draw among their rows.
+    SELECT format('SELECT v.key, v.embedding FROM %I.%I v TABLESAMPLE SYSTEM (%s) ORDER BY random() LIMIT %s', schema_name, table_name,
+                  least(100, 5000.0 * queries / greatest(c.reltuples, 1)), queries)
+    FROM pg_class c WHERE c.oid = pgvec._relation(schema_name, table_name)
+$$;
+COMMENT ON FUNCTION pgvec._sample_sql(text, text, integer) IS 'A statement that draws stored vectors at random.';
