@@ -29,7 +29,7 @@ from pgvec_toolkit.ingest import load
 from pgvec_toolkit.ingest.batch import Batch, Records, batches, check_vectors
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.progress import progress_bar
-from pgvec_toolkit.schema import indexes
+from pgvec_toolkit.schema import indexes as building
 from pgvec_toolkit.schema.columns import ColumnType, column_type, sql_types
 from pgvec_toolkit.search.filter import Filter, plain
 from pgvec_toolkit.search.hit import Hit
@@ -128,14 +128,17 @@ class Collection:
     def open(cls, database: Database, name: str, *, embedder: Embedder | str | None) -> Collection:
         """Open the collection; its embedder is loaded when text first has to be embedded."""
         row = database.fetch_one(
-            "SELECT s.id, c.id, c.schema_name, c.table_name, s.table_name, s.dimensions, s.distance, m.name, m.fingerprint,"
-            " pgvec._vector_schema()::text FROM pgvec._collection($1) c JOIN pgvec.vector_spaces s ON s.collection_id = c.id"
-            " AND s.is_default LEFT JOIN pgvec.models m ON m.id = s.model_id",
+            "SELECT s.id, c.id, c.schema_name, c.table_name, s.table_name, s.dimensions, s.distance, m.name,"
+            " m.fingerprint, pgvec._vector_schema()::text FROM pgvec._collection($1) c"
+            " JOIN pgvec.vector_spaces s ON s.collection_id = c.id AND s.is_default"
+            " LEFT JOIN pgvec.models m ON m.id = s.model_id",
             [name],
         )
         if row is None:
             raise CollectionNotFound(f"collection {name!r} has no default vector space")
-        space = Space(*row[:6], Distance(row[6]), *row[7:])
+        id, collection, schema, chunks, vectors, dimensions, distance, model, fingerprint, vector_schema = row
+        tables = (id, collection, schema, chunks, vectors, dimensions)
+        space = Space(*tables, Distance(distance), model, fingerprint, vector_schema)
         return cls(database, name, space, embedding.load(embedder) if isinstance(embedder, str) else embedder)
 
     def __repr__(self) -> str:
@@ -172,7 +175,8 @@ class Collection:
             )
         if embedder.dimensions != self.space.dimensions:
             raise EmbeddingError(
-                f"embedder {embedder.name} makes {embedder.dimensions} dimensions, the collection has {self.space.dimensions}"
+                f"embedder {embedder.name} makes {embedder.dimensions} dimensions, "
+                f"the collection has {self.space.dimensions}"
             )
         return embedder
 
@@ -193,7 +197,7 @@ class Collection:
             InvalidRecord: a row cannot be stored; nothing of its batch was, batches before it were.
         """
         written = Written()
-        total = len(records) if hasattr(records, "__len__") and not isinstance(records, Mapping) else None
+        total = len(records) if isinstance(records, list | tuple) else None
         with (
             self._database.connection() as connection,
             progress_bar(f"loading {self.name}", total, progress) as advance,
@@ -292,8 +296,8 @@ class Collection:
             concurrently: let others write meanwhile; takes longer.
             progress: whether to show a bar; None: on a terminal.
         """
-        spec = indexes.index_spec(method, m=m, ef_construction=ef_construction, lists=lists)
-        name = indexes.build(self._database, self._vector_table(), spec, concurrently=concurrently, progress=progress)
+        spec = building.index_spec(method, m=m, ef_construction=ef_construction, lists=lists)
+        name = building.build(self._database, self._vector_table(), spec, concurrently=concurrently, progress=progress)
         self._searcher.forget_texts()
         return name
 
@@ -302,7 +306,7 @@ class Collection:
         rows = self._database.fetch(
             "SELECT index_name, method, options, valid, bytes FROM pgvec.indexes($1)", [self.name]
         )
-        return [indexes.Index(*row) for row in rows]
+        return [building.Index(*row) for row in rows]
 
     def drop_index(self, name: str | None = None) -> list[str]:
         """Drop a vector index by name, or all of them; returns the names of those dropped."""
@@ -381,7 +385,8 @@ class Collection:
             )
             if row[0] is None:
                 raise TuningError(f"collection {self.name!r} holds too little to measure recall on")
-            return Recall(*row, k)
+            share, share_p5, count, short = row
+            return Recall(share, share_p5, count, short, k)
         chosen = self._given_queries(queries)
         with self._database.connection() as connection:
             searched = measuring.nearest_sql(connection, self.name, k, filter=filter)
@@ -403,9 +408,9 @@ class Collection:
             self.space.vector_schema,
         )
 
-    def _vector_table(self) -> indexes.VectorTable:
+    def _vector_table(self) -> building.VectorTable:
         space = self.space
-        return indexes.VectorTable(
+        return building.VectorTable(
             space.schema, space.chunk_table, space.vector_table, space.dimensions, space.distance
         )
 
@@ -488,7 +493,8 @@ class Collection:
         valid = [index for index in self.indexes() if index.valid]
         if not valid:
             raise TuningError(
-                f"collection {self.name!r} has no vector index to tune: searches are exact. Create one with create_index()"
+                f"collection {self.name!r} has no vector index to tune: searches are exact. "
+                "Create one with create_index()"
             )
         index = next((index for index in valid if index.method == "hnsw"), valid[0])
         if index.method == "hnsw":

@@ -39,14 +39,15 @@ class Distance(StrEnum):
 
         if self is Distance.L1:
             return np.stack([np.abs(vectors - query).sum(axis=1) for query in queries])
-        products = queries @ vectors.T
+        products: NDArray[np.float32] = queries @ vectors.T
         if self is Distance.INNER_PRODUCT:
             return -products
         if self is Distance.COSINE:
-            lengths = np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)[None, :]
-            return 1 - products / lengths
-        squares = (queries**2).sum(axis=1)[:, None] + (vectors**2).sum(axis=1)[None, :]
-        return np.sqrt(np.maximum(squares - 2 * products, 0))
+            lengths = np.outer(np.linalg.norm(queries, axis=1), np.linalg.norm(vectors, axis=1))
+            return (1 - products / lengths).astype(np.float32)
+        squares = np.add.outer((queries**2).sum(axis=1), (vectors**2).sum(axis=1))
+        distances: NDArray[np.float32] = np.sqrt(np.maximum(squares - 2 * products, 0)).astype(np.float32)
+        return distances
 
 
 _OPERATORS = {Distance.COSINE: "<=>", Distance.L2: "<->", Distance.INNER_PRODUCT: "<#>", Distance.L1: "<+>"}

@@ -13,7 +13,7 @@ Advance = Callable[[float], None]
 def progress_bar(description: str, total: float | None, show: bool | None = None) -> Iterator[Advance]:
     """Show a bar and yield what advances it; show=None means: if standard error is a terminal."""
     if not (sys.stderr.isatty() if show is None else show):
-        yield lambda amount: None
+        yield _ignore
         return
     from rich.console import Console
     from rich.progress import (
@@ -36,3 +36,7 @@ def progress_bar(description: str, total: float | None, show: bool | None = None
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(description, total=total)
         yield lambda amount: progress.advance(task, amount)
+
+
+def _ignore(_: float) -> None:
+    """Advance nothing."""

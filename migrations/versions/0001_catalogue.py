@@ -21,7 +21,8 @@ CREATE TABLE pgvec.models (
     details      jsonb NOT NULL DEFAULT '{}',
     created_at   timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE pgvec.models IS 'Embedding models. fingerprint covers everything that changes a vector: weights, prompts, truncation, normalisation.';
+COMMENT ON TABLE pgvec.models IS
+'Embedding models. fingerprint covers everything that changes a vector: weights, prompts, truncation, normalisation.';
 
 CREATE TABLE pgvec.collections (
     id           integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -32,7 +33,8 @@ CREATE TABLE pgvec.collections (
     created_at   timestamptz NOT NULL DEFAULT now(),
     UNIQUE (schema_name, table_name)
 );
-COMMENT ON TABLE pgvec.collections IS 'Named sets of chunks. Their tables are ordinary tables; their typed columns are whatever columns the table has.';
+COMMENT ON TABLE pgvec.collections IS
+'Named sets of chunks. Their tables are ordinary tables; their typed columns are whatever columns the table has.';
 
 CREATE TABLE pgvec.vector_spaces (
     id            integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -48,7 +50,8 @@ CREATE TABLE pgvec.vector_spaces (
     UNIQUE (collection_id, name)
 );
 CREATE UNIQUE INDEX vector_spaces_default ON pgvec.vector_spaces (collection_id) WHERE is_default;
-COMMENT ON TABLE pgvec.vector_spaces IS 'Narrow vector tables of collections: one a model, a type, a dimension and a distance.';
+COMMENT ON TABLE pgvec.vector_spaces IS
+'Narrow vector tables of collections: one a model, a type, a dimension and a distance.';
 
 CREATE TABLE pgvec.tuning_profiles (
     space_id      integer NOT NULL REFERENCES pgvec.vector_spaces ON DELETE CASCADE,
@@ -61,7 +64,8 @@ CREATE TABLE pgvec.tuning_profiles (
     tuned_at      timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (space_id, index_method, k)
 );
-COMMENT ON TABLE pgvec.tuning_profiles IS 'What tune found: the setting (hnsw.ef_search or ivfflat.probes) that reaches the target recall, and the evidence. Every search reads it.';
+COMMENT ON TABLE pgvec.tuning_profiles IS
+'What tune found: the setting (ef_search or probes) that reaches the target recall. Every search reads it.';
 
 CREATE TABLE pgvec.ledger (
     collection_id integer NOT NULL REFERENCES pgvec.collections ON DELETE CASCADE,
@@ -71,13 +75,15 @@ CREATE TABLE pgvec.ledger (
     ingested_at   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (collection_id, document_id)
 );
-COMMENT ON TABLE pgvec.ledger IS 'One row per ingested document, written in the transaction that writes its chunks and vectors.';
+COMMENT ON TABLE pgvec.ledger IS
+'One row per ingested document, written in the transaction that writes its chunks and vectors.';
 
 CREATE TABLE pgvec.run_always_sql (
     checksum   text NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()
 );
-COMMENT ON TABLE pgvec.run_always_sql IS 'Checksum of the functions and views that are installed; one row.';
+COMMENT ON TABLE pgvec.run_always_sql IS
+'Checksum of the functions and views that are installed; one row.';
 """
 
 # Collections outlive nothing here: without the catalogue their tables would be orphans.

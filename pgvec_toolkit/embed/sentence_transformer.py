@@ -81,7 +81,7 @@ class SentenceTransformerEmbedder:
             from transformers.utils import logging
         except ImportError as error:
             raise MissingDependency("sentence-transformers", "embed") from error
-        logging.disable_progress_bar()
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
             return SentenceTransformer(_local_path(self.name))
         except (OSError, ValueError) as error:

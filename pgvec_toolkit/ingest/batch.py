@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pgvec_toolkit.distance import Distance
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
 
-Records = Iterable[Mapping[str, Any]] | Mapping[str, Any] | Any
+Records = Any  # Iterable[Mapping] | Mapping[str, Sequence] | pyarrow.Table | pandas.DataFrame
 OWN_FIELDS = ("id", "document_id", "position", "text", "vector", "metadata")
 
 
@@ -35,7 +35,7 @@ class Batch:
 
     first_row: int
     ids: list[str]
-    fields: dict[str, Sequence[Any]]
+    fields: Mapping[str, Sequence[Any]]
     vectors: NDArray[np.float32] | None
 
     def __len__(self) -> int:
@@ -64,14 +64,12 @@ def check_vectors(vectors: NDArray[np.float32], distance: Distance, first_row: i
     """Refuse what an index would silently lose or PostgreSQL refuse: NaN, infinities, zero vectors under cosine."""
     # Squared lengths find all three at once: they are NaN, infinite or zero.
     squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-    for row in np.flatnonzero(~np.isfinite(squares)):
+    for row in map(int, np.flatnonzero(~np.isfinite(squares))):
         if not np.isfinite(vectors[row]).all():
-            raise InvalidRecord(first_row + int(row), "vector", "contains NaN or infinity")
+            raise InvalidRecord(first_row + row, "vector", "contains NaN or infinity")
     if distance is Distance.COSINE and not squares.all():
-        row = int(np.flatnonzero(squares == 0)[0])
-        raise InvalidRecord(
-            first_row + row, "vector", "is zero: it has no direction, and a cosine index would never find it"
-        )
+        row = first_row + int(np.flatnonzero(squares == 0)[0])
+        raise InvalidRecord(row, "vector", "is zero: it has no direction, and a cosine index would never find it")
 
 
 def _identifiers(given: Sequence[Any], first_row: int) -> list[str]:

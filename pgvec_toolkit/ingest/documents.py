@@ -76,7 +76,7 @@ class Ingestion:
             "SELECT document_id, content_hash FROM pgvec.ledger WHERE collection_id = %s AND document_id = ANY (%s)",
             [self.target.collection_id, list(hashes)],
         ).fetchall()
-        known = dict(rows)
+        known: dict[str, bytes] = dict(rows)
         return [id for id, content_hash in hashes.items() if known.get(id) != content_hash]
 
     def _replace(

@@ -130,7 +130,8 @@ def _known_keys(connection: Connection, target: Target, ids: Sequence[str]) -> d
 
 def _new_keys(connection: Connection, target: Target, count: int) -> list[int]:
     statement = sql.SQL(
-        "SELECT nextval(s.name) FROM (SELECT pg_get_serial_sequence(%s, 'key')::regclass AS name) s, generate_series(1, %s)"
+        "SELECT nextval(s.name) FROM (SELECT pg_get_serial_sequence(%s, 'key')::regclass AS name) s, "
+        "generate_series(1, %s)"
     )
     table = target.chunks.as_string(connection)
     return [key for (key,) in connection.execute(statement, [table, count]).fetchall()]

@@ -53,7 +53,7 @@ def _float_field(value: float) -> bytes:
 
 
 def _bool_field(value: bool) -> bytes:
-    if value is not True and value is not False and type(value).__name__ != "bool":  # numpy's has that name, too
+    if type(value).__name__ != "bool":  # numpy's has that name, too
         raise TypeError(f"{value!r} is not true or false")
     return b"\0\0\0\1\1" if value else b"\0\0\0\1\0"
 
@@ -80,7 +80,7 @@ def _timestamp_field(value: dt.datetime | dt.date | str) -> bytes:
     return _INT64.pack(8, (value - _EPOCH) // _MICROSECOND)
 
 
-def _text_array_field(value: list[str]) -> bytes:
+def _text_array_field(value: Any) -> bytes:
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         raise TypeError(f"{value!r} is not a list of texts")
     items = [text_field(item) for item in value]

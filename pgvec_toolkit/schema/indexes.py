@@ -230,7 +230,8 @@ def _set_memory(connection: Connection, needed: int) -> None:
     bounds what is taken. A larger setting that the administrator made stays.
     """
     row = connection.execute(
-        "SELECT pg_size_bytes(current_setting('maintenance_work_mem')), pg_size_bytes(current_setting('shared_buffers'))"
+        "SELECT pg_size_bytes(current_setting('maintenance_work_mem')),"
+        " pg_size_bytes(current_setting('shared_buffers'))"
     ).fetchone()
     assert row is not None
     current, bound = row

@@ -152,6 +152,7 @@ def _unreachable(method: str, target: float, best: Trial) -> TuningError:
         else "build an HNSW index instead, or IVFFlat with fewer lists"
     )
     return TuningError(
-        f"recall {target} is out of reach of this index: {PARAMETERS[method]} = {best.setting} reaches {best.recall:.3f}. "
+        f"recall {target} is out of reach of this index: "
+        f"{PARAMETERS[method]} = {best.setting} reaches {best.recall:.3f}. "
         f"Ask for less, or {advice}"
     )

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,37 +83,38 @@ def server_account() -> Account:
     import pwd
 
     if os.geteuid() != 0:
-        return Account(f"#{os.getuid()}", os.geteuid(), os.getegid())
-    problem = ""
-    for _ in range(25):
-        try:
-            entry = pwd.getpwnam(SYSTEM_USER)
-        except KeyError:
-            # It fails when another process does the same: then look again.
-            problem = _add_user()
-            time.sleep(0.2 if problem else 0)
-        else:
-            return Account(SYSTEM_USER, entry.pw_uid, entry.pw_gid)
-    raise ServerError(
-        f"PostgreSQL does not run as root, and its system user {SYSTEM_USER!r} cannot be created: {problem}\n"
-        f"Create that user by hand (useradd --system --no-create-home {SYSTEM_USER}), run as an ordinary "
-        "user, or set PGVEC_DSN to the address of a PostgreSQL server."
-    )
+        return Account(f"#{os.geteuid()}", os.geteuid(), os.getegid())
+    try:
+        entry = pwd.getpwnam(SYSTEM_USER)
+    except KeyError:
+        _add_system_user()
+        entry = pwd.getpwnam(SYSTEM_USER)
+    return Account(SYSTEM_USER, entry.pw_uid, entry.pw_gid)
 
 
-def _add_user() -> str:
-    """Try to create the system user; return what went wrong, or an empty string."""
-    useradd = shutil.which("useradd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if useradd is None:
-        return "there is no program useradd"
+def _add_system_user() -> None:
+    import fcntl
+    import pwd
+
+    useradd = shutil.which("useradd", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") or "useradd"
     command = [useradd, "--system", "--no-create-home", "--home-dir", "/nonexistent"]
-    done = subprocess.run(
-        [*command, "--shell", "/usr/sbin/nologin", SYSTEM_USER],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    return f"{done.stdout}{done.stderr}".strip() if done.returncode else ""
+    command += ["--shell", "/usr/sbin/nologin", SYSTEM_USER]
+    try:
+        # Two useradd at once create the user twice, and the second number replaces the first.
+        with open("/etc/.pwd.lock", "a", opener=lambda path, flags: os.open(path, flags, 0o600)) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if SYSTEM_USER in (user.pw_name for user in pwd.getpwall()):
+                return
+            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            problem = done.stderr.strip() if done.returncode else ""
+    except OSError as error:
+        problem = str(error)
+    if problem:
+        raise ServerError(
+            f"PostgreSQL does not run as root, and a system user {SYSTEM_USER!r} for it cannot be created: "
+            f"{problem}\nCreate it by hand (useradd --system --no-create-home {SYSTEM_USER}), run as an "
+            "ordinary user, or set PGVEC_DSN to the address of a PostgreSQL server."
+        )
 
 
 def wheel_binaries() -> Path:

@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from pgvec_toolkit.embedded.programs import Account
 from pgvec_toolkit.errors import ServerError
-from pgvec_toolkit.server_programs import Account
 
 
 def check_home(home: Path) -> None:

@@ -35,16 +35,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pgvec_toolkit.errors import ServerError
-from pgvec_toolkit.server_files import check_home, make_home, make_private, size_of, write_private
-from pgvec_toolkit.server_programs import (
+from pgvec_toolkit.embedded.files import check_home, make_home, make_private, size_of, write_private
+from pgvec_toolkit.embedded.programs import (
     Account,
     server_account,
     usable_binaries,
     wheel_binaries,
     wheel_version,
 )
-from pgvec_toolkit.server_settings import Machine, from_text, settings_for, to_text
+from pgvec_toolkit.embedded.settings import Machine, from_text, settings_for, to_text
+from pgvec_toolkit.errors import ServerError
 
 ROLE = DATABASE = "pgvec"
 _PORT = 5432
@@ -283,7 +283,8 @@ class EmbeddedServer:
         before = self._log_size()
         options = ("-w", "-s", "-t", str(_TIMEOUT), "-D", self.data_directory, "-l", self.log_file)
         status, output = account.run(binaries / "pg_ctl", "start", *options, keep_open=lock)
-        if status:
+        # It may have been ready, and stopped by another process before pg_ctl looked.
+        if status and "ready to accept connections" not in self._log_end(before):
             raise self._failure("PostgreSQL does not start", output, before)
 
     def _initialise(self, account: Account, binaries: Path, lock: int) -> None:
@@ -347,20 +348,23 @@ class EmbeddedServer:
     def _log_size(self) -> int:
         return self.log_file.stat().st_size if self.log_file.exists() else 0
 
-    def _failure(self, what: str, output: str = "", since: int | None = None) -> ServerError:
-        """Compose an error from what a program printed and the end of the log, from byte `since`."""
+    def _log_end(self, since: int = 0) -> str:
+        """Return the end of the log, from byte `since` at the earliest."""
         size = self._log_size()
-        start = max(size - 4096, since or 0)
-        log = ""
-        if size > start:
-            with self.log_file.open("rb") as file:
-                file.seek(start)
-                log = file.read().decode(errors="replace").strip()
+        if size <= since:
+            return ""
+        with self.log_file.open("rb") as file:
+            file.seek(max(size - 4096, since))
+            return file.read().decode(errors="replace").strip()
+
+    def _failure(self, what: str, output: str = "", since: int = 0) -> ServerError:
+        """Compose an error from what a program printed and the end of the log."""
+        log = self._log_end(since)
+        shown = f"The end of {self.log_file}:\n{log}" if log else f"Its log is {self.log_file}."
         advice = ""
         if "shared memory" in log:
-            advice = "\nIf memory is short, set PGVEC_SHARED_BUFFERS to a small value such as 128MB."
-        shown = f"\nThe end of {self.log_file}:\n{log}" if log else f"\nIts log is {self.log_file}."
-        return ServerError("\n".join(filter(None, (f"{what}.", output))) + shown + advice)
+            advice = "If memory is short, set PGVEC_SHARED_BUFFERS to a small value such as 128MB."
+        return ServerError("\n".join(filter(None, (f"{what}.", output, shown, advice))))
 
 
 def _listener(path: Path) -> int | None:

@@ -1,0 +1,51 @@
+"""The command `pgvec`: each command parses, calls the library once, and prints.
+
+Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 an error that is
+explained in one line, 2 wrong usage, 130 interrupted. The library is imported inside the commands, so
+that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+from pgvec_toolkit.cli import collections, data, demo, indexes, server
+
+app = typer.Typer(
+    name="pgvec",
+    help="Vector search in PostgreSQL that keeps its promises.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PGVEC"},
+)
+demo.add_to(app)
+server.add_to(app)
+app.add_typer(collections.app, name="collection")
+data.add_to(app)
+app.add_typer(indexes.app, name="index")
+indexes.add_to(app)
+
+
+def main() -> None:
+    """Run the command line; turn errors into one line and an exit code."""
+    from pgvec_toolkit.errors import PgvecError
+
+    try:
+        app()
+    except PgvecError as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was committed is kept, running it again does the rest", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has seen enough: head, less
+        sys.exit(0)
+    except Exception as error:
+        if type(error).__module__.startswith("psycopg"):
+            _fail(f"PostgreSQL: {str(error).strip()}", 1)
+        raise
+
+
+def _fail(message: str, code: int) -> None:
+    typer.echo(f"pgvec: {message}", err=True)
+    sys.exit(code)

@@ -1,0 +1,106 @@
+"""collection create, list, show, drop."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from pgvec_toolkit.cli.options import Dsn, Json, Name, collection, connect
+from pgvec_toolkit.cli.output import print_json, print_table, say, size
+
+app = typer.Typer(help="Create, list, show and drop collections.", no_args_is_help=True)
+
+
+@app.command()
+def create(
+    name: Name,
+    column: Annotated[
+        list[str] | None,
+        typer.Option("--column", "-c", help="Typed column, as section:text or year:int; may be given several times."),
+    ] = None,
+    embedder: Annotated[
+        str | None,
+        typer.Option(help="Embedding model. [default: sentence-transformers/all-MiniLM-L6-v2]", show_default=False),
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(help="Length of the vectors, if you bring your own instead of an embedder.")
+    ] = None,
+    distance: Annotated[str, typer.Option(help="cosine, l2, inner_product or l1.")] = "cosine",
+    language: Annotated[str, typer.Option(help="Text search configuration of the texts.")] = "english",
+    schema: Annotated[str, typer.Option(help="Schema of its tables.")] = "public",
+    dsn: Dsn = None,
+) -> None:
+    """Create a collection and its tables. Example: pgvec collection create docs -c section:text -c year:int."""
+    columns = dict(_parse_column(each) for each in column or [])
+    connect(dsn).create_collection(
+        name,
+        embedder=embedder,
+        dimensions=dimensions,
+        distance=distance,
+        columns=columns,
+        language=language,
+        schema=schema,
+    )
+    say(f"collection {name} is there")
+
+
+@app.command("list")
+def list_(dsn: Dsn = None, as_json: Json = False) -> None:
+    """List collections."""
+    columns = ("collection", "space", "type", "dimensions", "distance", "model", "estimated_rows")
+    rows = connect(dsn).fetch(
+        "SELECT collection, space, type, dimensions, distance, model, estimated_rows FROM pgvec.spaces ORDER BY 1, 2"
+    )
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+    else:
+        print_table(columns, rows)
+
+
+@app.command()
+def show(name: Name, dsn: Dsn = None, as_json: Json = False) -> None:
+    """Show a collection: tables, columns, indexes."""
+    shown = collection(name, dsn)
+    space = shown.space
+    indexes = shown.indexes()
+    facts = {
+        "collection": name,
+        "rows": len(shown),
+        "chunk_table": f"{space.schema}.{space.chunk_table}",
+        "vector_table": f"{space.schema}.{space.vector_table}",
+        "dimensions": space.dimensions,
+        "distance": str(space.distance),
+        "model": space.model,
+        "columns": shown.columns,
+        "indexes": [
+            f"{i.name} ({', '.join(i.options)}), {size(i.size)}{'' if i.valid else ', INVALID'}" for i in indexes
+        ],
+    }
+    if as_json:
+        print_json(facts)
+        return
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{column} {kind}" for column, kind in value.items())
+        typer.echo(f"{key:<13} {'; '.join(value) if isinstance(value, list) else value}")
+
+
+@app.command()
+def drop(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dsn: Dsn = None,
+) -> None:
+    """Drop a collection with its tables and all that is in them."""
+    dropped = collection(name, dsn)
+    if not yes:
+        typer.confirm(f"Drop collection {name} and its {len(dropped)} rows?", abort=True, err=True)
+    connect(dsn).drop_collection(name)
+    say(f"collection {name} is gone")
+
+
+def _parse_column(text: str) -> tuple[str, str]:
+    name, colon, kind = text.partition(":")
+    if not colon or not name or not kind:
+        raise typer.BadParameter(f"{text!r} is not of the form name:type, as year:int", param_hint="--column")
+    return name, kind

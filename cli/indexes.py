@@ -1,0 +1,122 @@
+"""index create, list, drop; tune; recall."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from pgvec_toolkit.cli.options import Dsn, Json, Name, Neighbours, Where, collection, parse_filter, parse_queries
+from pgvec_toolkit.cli.output import print_json, print_table, say, size
+
+app = typer.Typer(help="Create, list and drop vector indexes.", no_args_is_help=True)
+QueryFile = Annotated[
+    str | None,
+    typer.Option(
+        "--queries", help="File of real queries: one text a line, or .npy. [default: stored rows]", show_default=False
+    ),
+]
+
+
+@app.command()
+def create(
+    name: Name,
+    method: Annotated[str, typer.Argument(help="hnsw or ivfflat.")] = "hnsw",
+    m: Annotated[
+        int | None, typer.Option("--m", help="hnsw: links per node. [default: 16]", show_default=False)
+    ] = None,
+    ef_construction: Annotated[
+        int | None, typer.Option(help="hnsw: candidates while building. [default: 64]", show_default=False)
+    ] = None,
+    lists: Annotated[
+        int | None, typer.Option(help="ivfflat: clusters. [default: from the number of rows]", show_default=False)
+    ] = None,
+    concurrently: Annotated[bool, typer.Option("--concurrently", help="Let others write meanwhile.")] = False,
+    dsn: Dsn = None,
+) -> None:
+    """Build a vector index, with progress."""
+    began = time.perf_counter()
+    built = collection(name, dsn).create_index(
+        method, m=m, ef_construction=ef_construction, lists=lists, concurrently=concurrently
+    )
+    say(f"index {built} was built in {time.perf_counter() - began:.1f} s")
+
+
+@app.command("list")
+def list_(name: Name, dsn: Dsn = None, as_json: Json = False) -> None:
+    """List the vector indexes of a collection."""
+    indexes = collection(name, dsn).indexes()
+    if as_json:
+        print_json([asdict(index) for index in indexes])
+    else:
+        columns = ("name", "method", "options", "valid", "size")
+        print_table(columns, ((i.name, i.method, ", ".join(i.options), i.valid, size(i.size)) for i in indexes))
+
+
+@app.command()
+def drop(
+    name: Name,
+    index: Annotated[str | None, typer.Argument(help="Its name. [default: all of them]", show_default=False)] = None,
+    dsn: Dsn = None,
+) -> None:
+    """Drop a vector index, or all of a collection; searches are exact without one."""
+    dropped = collection(name, dsn).drop_index(index)
+    say(f"dropped: {', '.join(dropped) or 'nothing'}")
+
+
+def tune(
+    name: Name,
+    recall: Annotated[
+        float, typer.Option(help="Target: the share of the true nearest that searches shall find.")
+    ] = 0.95,
+    k: Neighbours = 10,
+    queries: QueryFile = None,
+    dsn: Dsn = None,
+    as_json: Json = False,
+) -> None:
+    """Find the cheapest index setting that reaches a recall; searches then use it."""
+    began = time.perf_counter()
+    profile = collection(name, dsn).tune(recall, k=k, queries=parse_queries(queries))
+    if as_json:
+        print_json(asdict(profile))
+        return
+    print_table(
+        (profile.parameter, f"recall@{k}", "ms"),
+        ((trial.setting, trial.recall, trial.milliseconds) for trial in profile.trials),
+    )
+    typer.echo(
+        f"{profile.parameter} = {profile.setting}: recall@{k} {profile.recall:.3f} "
+        f"on {profile.queries} queries held back, "
+        f"{profile.milliseconds:.2f} ms each"
+    )
+    say(f"tuned in {time.perf_counter() - began:.1f} s; every search uses it from now on")
+
+
+def recall(
+    name: Name,
+    k: Neighbours = 10,
+    queries: QueryFile = None,
+    sample: Annotated[int, typer.Option(min=1, help="How many stored rows to search for.")] = 100,
+    where: Where = None,
+    dsn: Dsn = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the recall that searches get now, against exact ones."""
+    measured = collection(name, dsn).recall(
+        k=k, queries=parse_queries(queries), sample=sample, where=parse_filter(where)
+    )
+    if as_json:
+        print_json(asdict(measured))
+    else:
+        typer.echo(
+            f"recall@{k} {measured.recall:.3f}, {measured.recall_p5:.3f} or better "
+            f"for 95 % of {measured.queries} queries, "
+            f"{measured.short_results} short results"
+        )
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands that stand by themselves."""
+    app.command()(tune)
+    app.command()(recall)

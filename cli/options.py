@@ -1,0 +1,72 @@
+"""Options that several commands share, and reading their values."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pgvec_toolkit.collection import Collection
+    from pgvec_toolkit.database import Database
+
+Dsn = Annotated[
+    str | None,
+    typer.Option(
+        "--dsn",
+        envvar="PGVEC_DSN",
+        help="PostgreSQL to use: a libpq connection string or URI. Default: libpq's PG* variables, "
+        "else the embedded server.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Where = Annotated[
+    str | None,
+    typer.Option("--where", "-w", help='Filter, as JSON: \'{"section": "security", "year": {"$gte": 2020}}\'.'),
+]
+Name = Annotated[str, typer.Argument(help="Name of the collection.", show_default=False)]
+Neighbours = Annotated[int, typer.Option("-k", "--k", min=1, help="How many nearest chunks.")]
+
+
+def connect(dsn: str | None) -> Database:
+    """Connect as the library does."""
+    from pgvec_toolkit.database import connect
+
+    return connect(dsn)
+
+
+def collection(name: str, dsn: str | None) -> Collection:
+    """Open a collection."""
+    return connect(dsn).collection(name)
+
+
+def parse_filter(text: str | None) -> dict[str, Any] | None:
+    """Read the value of --where."""
+    if text is None:
+        return None
+    try:
+        parsed = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise typer.BadParameter(f"not JSON: {error}", param_hint="--where") from error
+    if not isinstance(parsed, dict):
+        raise typer.BadParameter('a filter is a JSON object, as {"section": "security"}', param_hint="--where")
+    return parsed
+
+
+def parse_queries(path: str | None) -> Any:
+    """Read queries from a file: one text a line, or a .npy array of shape (n, dimensions)."""
+    if path is None:
+        return None
+    if path.endswith(".npy"):
+        import numpy as np
+
+        try:
+            return np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise typer.BadParameter(f"cannot read {path}: {error}", param_hint="--queries") from error
+    try:
+        with open(path, encoding="utf-8") as file:
+            return [line.strip() for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"cannot read {path}: {error}", param_hint="--queries") from error

@@ -1,0 +1,164 @@
+"""Every test that needs PostgreSQL gets a database of its own, cloned from a template that is migrated once.
+
+The server is the embedded one, in a throw-away home: as root it runs as a user of its own, as anybody
+else it runs as that user. Set PGVEC_TEST_DSN to use another server (a superuser's DSN, one with pgvector).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import psycopg
+import pytest
+from numpy.typing import NDArray
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pytest_postgresql.janitor import DatabaseJanitor
+
+from pgvec_toolkit.database import Database
+from pgvec_toolkit.embedded import EmbeddedServer
+from pgvec_toolkit.schema import migrate
+
+# A test's connection is what its fixture says, never what the developer's shell says.
+for name in [name for name in os.environ if name.startswith("PG") and name != "PGVEC_TEST_DSN"]:
+    del os.environ[name]
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["PGVEC_SHARED_BUFFERS"] = "128MB"
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def server_dsn() -> Iterator[str]:
+    """A PostgreSQL server with pgvector: conninfo of a superuser."""
+    if given := os.environ.get("PGVEC_TEST_DSN"):
+        yield given
+        return
+    # Not pytest's tmp_path: as root that one is closed to the server's user, and its name is long for a socket.
+    home = Path(tempfile.mkdtemp(prefix="pgvec-test-"))
+    home.chmod(0o711)
+    server = EmbeddedServer(home)
+    try:
+        yield server.start()
+    finally:
+        server.stop("immediate")
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def janitor(server_dsn: str) -> Callable[..., DatabaseJanitor]:
+    """Makes janitors, which create and drop databases."""
+    parameters = conninfo_to_dict(server_dsn)
+    password = parameters.get("password")
+    if not password and (passfile := parameters.get("passfile")):
+        password = Path(str(passfile)).read_text().strip().rpartition(":")[2]
+
+    def make(name: str, template: str | None = None, *, as_template: bool = False) -> DatabaseJanitor:
+        return DatabaseJanitor(
+            user=str(parameters.get("user") or ""),
+            host=str(parameters.get("host") or ""),
+            port=str(parameters.get("port") or 5432),
+            password=str(password) if password else None,
+            dbname=name,
+            template_dbname=template,
+            maintenance_dbname=str(parameters.get("dbname") or "postgres"),
+            as_template=as_template,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def template(server_dsn: str, janitor: Callable[..., DatabaseJanitor]) -> Iterator[str]:
+    """Name of a migrated database, to clone."""
+    name = f"pgvec_template_{os.getpid()}"
+    with janitor(name, as_template=True):
+        migrate.upgrade(make_conninfo(server_dsn, dbname=name))
+        yield name
+
+
+@pytest.fixture
+def database_name(request: pytest.FixtureRequest) -> str:
+    """A name for the test's database."""
+    return re.sub(r"\W+", "_", f"t_{os.getpid()}_{request.node.name}".lower())[:60]
+
+
+@pytest.fixture
+def empty_dsn(server_dsn: str, database_name: str, janitor: Callable[..., DatabaseJanitor]) -> Iterator[str]:
+    """An empty database: no extension, no schema pgvec."""
+    with janitor(database_name):
+        yield make_conninfo(server_dsn, dbname=database_name)
+
+
+@pytest.fixture
+def dsn(server_dsn: str, template: str, database_name: str, janitor: Callable[..., DatabaseJanitor]) -> Iterator[str]:
+    """A migrated database without collections."""
+    with janitor(database_name, template):
+        yield make_conninfo(server_dsn, dbname=database_name)
+
+
+@pytest.fixture
+def db(dsn: str) -> Iterator[Database]:
+    """A migrated database, connected."""
+    with Database(dsn) as database:
+        yield database
+
+
+@pytest.fixture
+def connection(dsn: str) -> Iterator[psycopg.Connection]:
+    """A plain psycopg connection to the same database, as a SQL user has it."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        yield connection
+
+
+class WordEmbedder:
+    """A real, tiny embedder: words are hashed onto the axes. Texts that share words are near. It counts its calls."""
+
+    name = "test/words"
+
+    def __init__(self, dimensions: int = 64) -> None:
+        self.dimensions = dimensions
+        self.embedded: list[str] = []
+
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.embedded.extend(texts)
+        return np.stack([self.embed_query(text) for text in texts])
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        vector = np.full(self.dimensions, 1e-3, dtype=np.float32)
+        for word in re.findall(r"\w+", text.lower()):
+            vector[sum(map(ord, word)) * 31 % self.dimensions] += 1
+        return vector / np.linalg.norm(vector)
+
+
+@pytest.fixture
+def embedder() -> WordEmbedder:
+    """An embedder that needs no model."""
+    return WordEmbedder()
+
+
+def random_vectors(count: int, dimensions: int, seed: int = 0) -> NDArray[np.float32]:
+    """Clustered unit vectors, of shape (count, dimensions): as hard for an index as real ones are."""
+    random = np.random.default_rng(seed)
+    centres = random.normal(size=(max(4, count // 100), dimensions))
+    vectors = centres[random.integers(len(centres), size=count)] + 0.6 * random.normal(size=(count, dimensions))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def vectors() -> Callable[..., NDArray[np.float32]]:
+    """Makes vectors: vectors(count, dimensions, seed)."""
+    return random_vectors
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data sets; absent on most machines."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"needs the data sets in {SHARED_DATA}")
+    return SHARED_DATA
