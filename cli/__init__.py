@@ -7,11 +7,13 @@ that `--help` answers at once.
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
 from pgvec_toolkit.cli import collections, data, demo, indexes, server
 
+_INTERRUPTED = 130
 app = typer.Typer(
     name="pgvec",
     help="Vector search in PostgreSQL that keeps its promises.",
@@ -31,21 +33,23 @@ def main() -> None:
     """Run the command line; turn errors into one line and an exit code."""
     from pgvec_toolkit.errors import PgvecError
 
+    # What the pool would log of its attempts to connect comes out as the error below.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     try:
         app()
     except PgvecError as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("interrupted; what was committed is kept, running it again does the rest", 130)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader has seen enough: head, less
-        sys.exit(0)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:  # what typer makes of KeyboardInterrupt; of a broken pipe, a silent 1
+            _fail("interrupted; what was committed is kept, running it again does the rest", _INTERRUPTED)
+        raise
     except Exception as error:
         if type(error).__module__.startswith("psycopg"):
-            _fail(f"PostgreSQL: {str(error).strip()}", 1)
+            diagnosis = getattr(error, "diag", None)
+            _fail(f"PostgreSQL: {getattr(diagnosis, 'message_primary', None) or error}", 1)
         raise
 
 
 def _fail(message: str, code: int) -> None:
-    typer.echo(f"pgvec: {message}", err=True)
+    typer.echo(f"pgvec: {' '.join(message.split())}", err=True)
     sys.exit(code)

@@ -77,7 +77,8 @@ def tune(
 ) -> None:
     """Find the cheapest index setting that reaches a recall; searches then use it."""
     began = time.perf_counter()
-    profile = collection(name, dsn).tune(recall, k=k, queries=parse_queries(queries))
+    given = parse_queries(queries)
+    profile = collection(name, dsn).tune(recall, k=k, queries=given)
     if as_json:
         print_json(asdict(profile))
         return
@@ -103,9 +104,8 @@ def recall(
     as_json: Json = False,
 ) -> None:
     """Measure the recall that searches get now, against exact ones."""
-    measured = collection(name, dsn).recall(
-        k=k, queries=parse_queries(queries), sample=sample, where=parse_filter(where)
-    )
+    filter, given = parse_filter(where), parse_queries(queries)
+    measured = collection(name, dsn).recall(k=k, queries=given, sample=sample, where=filter)
     if as_json:
         print_json(asdict(measured))
     else:

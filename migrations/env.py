@@ -1,4 +1,4 @@
-"""Alembic environment: one transaction, under one advisory lock, that ends with the run-always SQL.
+"""Alembic environment: one transaction, under one advisory lock; at the latest revision the run-always SQL ends it.
 
 Used by `pgvec migrate` (which hands over a connection in `config.attributes`) and
 by the `alembic` command from a checkout (which reads `PGVEC_DSN` or libpq's `PG*`).
@@ -7,6 +7,7 @@ by the `alembic` command from a checkout (which reads `PGVEC_DSN` or libpq's `PG
 from __future__ import annotations
 
 from alembic import context
+from alembic.util import to_tuple
 from sqlalchemy import Connection
 
 from pgvec_toolkit.schema import migrate
@@ -22,12 +23,17 @@ def _run(connection: Connection | None) -> None:
         dialect_opts={"paramstyle": "named"},
         transactional_ddl=True,
     )
+    migration = context.get_context()
     with context.begin_transaction():
+        if migration.opts.get("dont_mutate"):  # alembic current
+            context.run_migrations()
+            return
         for statement in migrate.PREPARE:
             context.execute(statement)
         context.run_migrations()
-        if not context.config.attributes.get("downgrade"):
-            migrate.apply_run_always_sql(context.get_context())
+        reached = context.get_revision_argument() if migration.as_sql else migration.get_current_heads()
+        if to_tuple(reached, default=()) == context.get_head_revisions():
+            migrate.apply_run_always_sql(migration)
 
 
 if context.is_offline_mode():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,10 @@ from pgvec_toolkit.errors import (
     TuningError,
 )
 from pgvec_toolkit.ingest import load
-from pgvec_toolkit.ingest.batch import Batch, Records, batches, check_vectors
+from pgvec_toolkit.ingest.batch import Batch, Records, batch_of, check_vectors, cut
+from pgvec_toolkit.ingest.binary import encode
 from pgvec_toolkit.ingest.load import Target, Written
+from pgvec_toolkit.ingest.overlap import prepared_ahead
 from pgvec_toolkit.progress import progress_bar
 from pgvec_toolkit.schema import indexes as building
 from pgvec_toolkit.schema.columns import ColumnType, column_type, sql_types
@@ -203,8 +205,12 @@ class Collection:
             progress_bar(f"loading {self.name}", total, progress) as advance,
         ):
             target = self._target()
-            for batch in batches(records, self.space.dimensions, self.space.distance, batch_size):
-                written.add(load.upsert(connection, target, *self._with_vectors(connection, batch)))
+
+            def prepare(rows: tuple[int, dict[str, Any]]) -> Batch:
+                return encode(batch_of(*rows, self.space.dimensions, self.space.distance), target.typed)
+
+            for batch in prepared_ahead(cut(records, batch_size), prepare):
+                written.add(load.upsert(connection, target, partial(self._with_vectors, connection, batch)))
                 advance(len(batch))
         return written
 
@@ -438,7 +444,7 @@ class Collection:
             part = batch.take(embedded)
             found = self.embedder.embed_documents(list(part.fields["text"]))
             part.vectors = embedding.checked(found, (len(part), self.space.dimensions), self.embedder)
-            check_vectors(part.vectors, self.space.distance, part.first_row)
+            check_vectors(part.vectors, self.space.distance, part.rows)
             parts.append(part)
         return parts
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import RawCursor
+from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from pgvec_toolkit.errors import (
@@ -45,8 +46,13 @@ _ERRORS: dict[str, type[PgvecError]] = {
     "3F000": NotMigrated,  # invalid_schema_name
     "22007": FilterError,  # invalid_datetime_format: a date in a filter, read only when the search runs
     "22008": FilterError,  # datetime_field_overflow
+    "57P01": ConnectionFailed,  # admin_shutdown
+    "57P02": ConnectionFailed,  # crash_shutdown
+    "57P03": ConnectionFailed,  # cannot_connect_now
 }
 MINIMUM_VECTOR_VERSION = (0, 8, 0)  # iterative index scans
+_CONNECT_TIMEOUT = 10  # seconds, unless the DSN or PGCONNECT_TIMEOUT says otherwise
+_PATIENCE = 1.0  # seconds until we ask why the pool has no connection for us
 
 
 @contextmanager
@@ -60,7 +66,7 @@ def translated_errors() -> Iterator[None]:
             hint = error.diag.message_hint
             raise ours(f"{error.diag.message_primary}{f'. {hint}' if hint else ''}") from error
         if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
-            raise ConnectionFailed(f"the connection to PostgreSQL broke: {error}") from error
+            raise ConnectionFailed(f"no connection to PostgreSQL: {str(error).strip()}") from error
         raise
 
 
@@ -100,6 +106,9 @@ class Database:
 
     def __init__(self, dsn: str, *, min_size: int = 0, max_size: int = 10, timeout: float = 30) -> None:
         self.dsn = dsn
+        self._options: dict[str, Any] = {"autocommit": True}
+        if "connect_timeout" not in conninfo_to_dict(dsn) and "PGCONNECT_TIMEOUT" not in os.environ:
+            self._options["connect_timeout"] = _CONNECT_TIMEOUT
         # No idle minimum: a script that forgets to close leaves no connection and no thread waiting.
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             dsn,
@@ -107,8 +116,9 @@ class Database:
             max_size=max_size,
             timeout=timeout,
             open=False,
-            kwargs={"autocommit": True, "connect_timeout": 10},
+            kwargs=self._options,
             configure=_configure,
+            check=_notice_end,
         )
 
     def __enter__(self) -> Self:
@@ -126,12 +136,9 @@ class Database:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """Borrow an autocommit connection from the pool; its driver errors come out as pgvec's."""
-        self._pool.open()
         with translated_errors():
-            try:
-                borrowed = self._pool.getconn()
-            except PoolTimeout as error:
-                raise self._why_no_connection() from error
+            self._pool.open()
+            borrowed = self._borrow()
             try:
                 yield borrowed
             finally:
@@ -140,7 +147,7 @@ class Database:
     def dedicated_connection(self) -> Connection:
         """Open a connection outside the pool, for work that sets its session up (builds, loads)."""
         with translated_errors():
-            connection: Connection = psycopg.connect(self.dsn, autocommit=True)
+            connection: Connection = psycopg.connect(self.dsn, **self._options)
             _configure(connection)
             return connection
 
@@ -245,13 +252,27 @@ class Database:
         (dropped,) = self.fetch_one("SELECT pgvec.drop_collection($1, $2)", [name, if_exists])
         return bool(dropped)
 
-    def _why_no_connection(self) -> ConnectionFailed:
-        """Connect once more, outside the pool, to learn what is wrong."""
+    def _borrow(self) -> Connection:
+        """Take a connection from the pool; say at once why there is none if the server is to blame."""
+        patience = min(_PATIENCE, self._pool.timeout)
         try:
-            psycopg.connect(self.dsn, connect_timeout=5).close()
+            return self._pool.getconn(patience)
+        except PoolTimeout:
+            self._try_to_connect()
+        try:
+            return self._pool.getconn(max(0.0, self._pool.timeout - patience))
+        except PoolTimeout as error:
+            self._try_to_connect()
+            raise ConnectionFailed(
+                "all connections of the pool are in use: raise max_size, or close what you borrow"
+            ) from error
+
+    def _try_to_connect(self) -> None:
+        """Connect once, outside the pool, which keeps to itself what is wrong."""
+        try:
+            psycopg.connect(self.dsn, **self._options).close()
         except psycopg.Error as error:
-            return ConnectionFailed(f"cannot connect to PostgreSQL: {str(error).strip()}")
-        return ConnectionFailed("all connections of the pool are in use: raise max_size, or close what you borrow")
+            raise ConnectionFailed(f"no connection to PostgreSQL: {str(error).strip()}") from error
 
 
 def connect(dsn: str | None = None, *, min_size: int = 0, max_size: int = 10, timeout: float = 30) -> Database:
@@ -290,7 +311,7 @@ def resolve_dsn(dsn: str | None = None) -> str | None:
         dsn = ""
     if dsn:
         try:
-            psycopg.conninfo.conninfo_to_dict(dsn)
+            conninfo_to_dict(dsn)
         except psycopg.ProgrammingError as error:
             raise ConfigurationError(
                 f"not a PostgreSQL connection string: {str(error).strip()}. "
@@ -300,9 +321,26 @@ def resolve_dsn(dsn: str | None = None) -> str | None:
 
 
 def _configure(connection: Connection) -> None:
-    """Prepare a new connection: vector types, and no JIT, which costs more than any search it could speed up."""
+    """Prepare a new connection: vector types, and plans made once.
+
+    Our statements are written for generic plans; to plan a filtered search costs as much as to run it, and
+    so does JIT, which the server would start for the branches that are switched off.
+    """
     from pgvector.psycopg import register_vector
 
     connection.execute("SET jit = off")
-    if psycopg.types.TypeInfo.fetch(connection, "vector") is not None:
-        register_vector(connection)
+    connection.execute("SET plan_cache_mode = force_generic_plan")
+    schema = connection.execute(
+        "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
+        " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
+    ).fetchone()
+    if schema is not None:
+        with connection.transaction():  # for its length only: the types may live off the session's search_path
+            connection.execute("SELECT set_config('search_path', %s, true)", schema)
+            register_vector(connection)
+
+
+def _notice_end(connection: Connection) -> None:
+    """Raise if the server has ended an idle connection: its farewell waits to be read. It takes no round trip."""
+    for _ in range(2):  # the reason, then the end
+        connection.pgconn.consume_input()

@@ -39,14 +39,16 @@ class Distance(StrEnum):
 
         if self is Distance.L1:
             return np.stack([np.abs(vectors - query).sum(axis=1) for query in queries])
-        products: NDArray[np.float32] = queries @ vectors.T
-        if self is Distance.INNER_PRODUCT:
-            return -products
-        if self is Distance.COSINE:
+        if self is not Distance.L2:
+            products: NDArray[np.float32] = queries @ vectors.T
+            if self is Distance.INNER_PRODUCT:
+                return -products
             lengths = np.outer(np.linalg.norm(queries, axis=1), np.linalg.norm(vectors, axis=1))
             return (1 - products / lengths).astype(np.float32)
-        squares = np.add.outer((queries**2).sum(axis=1), (vectors**2).sum(axis=1))
-        distances: NDArray[np.float32] = np.sqrt(np.maximum(squares - 2 * products, 0)).astype(np.float32)
+        # Far from the origin the squares cancel: of float32 nothing would be left.
+        left, right = queries.astype(np.float64), vectors.astype(np.float64)
+        squares = np.add.outer((left**2).sum(axis=1), (right**2).sum(axis=1))
+        distances: NDArray[np.float32] = np.sqrt(np.maximum(squares - 2 * (left @ right.T), 0)).astype(np.float32)
         return distances
 
 

@@ -26,6 +26,16 @@ BEGIN
         RAISE EXCEPTION 'collection % exists already', quote_literal(name)
             USING ERRCODE = 'PV002', HINT = 'Open it, or drop it first with pgvec.drop_collection(name).';
     END IF;
+    IF to_regnamespace(quote_ident(schema)) IS NULL THEN
+        RAISE EXCEPTION 'there is no schema %', quote_nullable(schema)
+            USING ERRCODE = 'PV005', HINT = 'Create it first: CREATE SCHEMA name.';
+    END IF;
+    BEGIN
+        PERFORM language::regconfig;
+    EXCEPTION WHEN undefined_object OR invalid_schema_name OR invalid_name THEN
+        RAISE EXCEPTION 'there is no text search configuration %', quote_nullable(language)
+            USING ERRCODE = 'PV005', HINT = format('One of: %s.', (SELECT string_agg(t.cfgname, ', ' ORDER BY t.cfgname) FROM pg_ts_config t));
+    END;
     PERFORM pgvec._check_free(schema, name), pgvec._check_free(schema, name || '_' || space);
 
     INSERT INTO pgvec.collections (name, schema_name, table_name, language)
@@ -73,7 +83,7 @@ BEGIN
     EXECUTE format('CREATE INDEX ON %I.%I USING gin (metadata jsonb_path_ops)', schema, name);
     FOR field IN SELECT c.key AS name, pgvec._column_type(c.value #>> '{}') AS type FROM jsonb_each(columns) c LOOP
         PERFORM pgvec._check_name('column', field.name);
-        IF field.name = ANY ('{key,id,document_id,position,text,metadata,tsv,vector}') THEN
+        IF field.name = ANY ('{key,id,document_id,position,text,metadata,tsv,vector,tableoid,xmin,cmin,xmax,cmax,ctid}') THEN
             RAISE EXCEPTION '% is a column of every collection', quote_literal(field.name)
                 USING ERRCODE = 'PV003', HINT = 'Choose another name for the typed column.';
         END IF;
@@ -129,9 +139,10 @@ DECLARE
     owner pgvec.collections := pgvec._collection(collection);
     deleted bigint;
 BEGIN
+    -- First the ledger, as an ingestion does: whoever writes the same document waits there, not in a deadlock.
+    DELETE FROM pgvec.ledger l WHERE l.collection_id = owner.id AND l.document_id = ANY (document_ids);
     EXECUTE format('DELETE FROM %I.%I WHERE document_id = ANY ($1)', owner.schema_name, owner.table_name) USING document_ids;
     GET DIAGNOSTICS deleted = ROW_COUNT;
-    DELETE FROM pgvec.ledger l WHERE l.collection_id = owner.id AND l.document_id = ANY (document_ids);
     RETURN deleted;
 END $$;
 COMMENT ON FUNCTION pgvec.delete_documents(text, text[]) IS

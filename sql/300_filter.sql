@@ -83,7 +83,9 @@ BEGIN
     ELSIF type = 'text[]' THEN
         RETURN pgvec._array_condition_sql(field, operator, path, value);
     END IF;
-    RETURN pgvec._column_condition_sql(field, type, operator, path, value);
+    -- All whole numbers meet as bigint, so that none is out of range for a smaller column.
+    RETURN pgvec._column_condition_sql(field, CASE WHEN type IN ('smallint', 'integer') THEN 'bigint' ELSE type END,
+                                       operator, path, value);
 END $$;
 COMMENT ON FUNCTION pgvec._condition_sql(regclass, text, text, jsonb, text[]) IS 'Compile one {field: {operator: value}}.';
 
@@ -91,11 +93,11 @@ CREATE OR REPLACE FUNCTION pgvec._compared_type(field text, type text, value jso
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    wanted text := CASE WHEN type IN ('bigint', 'integer', 'double precision') THEN 'number'
+    wanted text := CASE WHEN type IN ('bigint', 'double precision', 'real', 'numeric') THEN 'number'
                         WHEN type = 'boolean' THEN 'boolean' ELSE 'string' END;
 BEGIN
     IF jsonb_typeof(value) = wanted THEN
-        IF type IN ('bigint', 'integer') AND (value #>> '{}') !~ '^-?\d{1,18}$' THEN
+        IF type = 'bigint' AND (value #>> '{}') !~ '^-?\d{1,18}$' THEN
             RETURN 'numeric';  -- 2020.5, or beyond bigint: compared as what it is
         END IF;
         EXECUTE format('SELECT $1::%s', type) USING value #>> '{}';
@@ -109,11 +111,17 @@ EXCEPTION WHEN data_exception THEN
 END $$;
 COMMENT ON FUNCTION pgvec._compared_type(text, text, jsonb) IS 'The type in which a column and a filter value meet; PV004 if they cannot.';
 
+CREATE OR REPLACE FUNCTION pgvec._instant(value text) RETURNS timestamptz
+LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
+AS $$ SELECT value::timestamptz $$;
+COMMENT ON FUNCTION pgvec._instant(text) IS 'Read a timestamp; without a zone it is UTC, as it is when it is loaded, whatever the zone of the session.';
+
 CREATE OR REPLACE FUNCTION pgvec._column_condition_sql(field text, type text, operator text, path text[], value jsonb) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     met text := type;
+    read text;
     symbol text := CASE operator WHEN '$gt' THEN '>' WHEN '$gte' THEN '>=' WHEN '$lt' THEN '<' WHEN '$lte' THEN '<=' ELSE '=' END;
     item jsonb;
 BEGIN
@@ -125,8 +133,9 @@ BEGIN
                 met := 'numeric';
             END IF;
         END LOOP;
-        RETURN format('d.%I%s = ANY (ARRAY(SELECT jsonb_array_elements_text($2 #> %L)::%s))%s', field,
-                      CASE WHEN met <> type THEN '::numeric' END, path, met, CASE operator WHEN '$nin' THEN ' IS NOT TRUE' END);
+        read := CASE type WHEN 'timestamp with time zone' THEN 'pgvec._instant(e)' ELSE 'e::' || met END;
+        RETURN format('(d.%I%s = ANY (ARRAY(SELECT %s FROM jsonb_array_elements_text($2 #> %L) e)))%s', field,
+                      CASE WHEN met <> type THEN '::numeric' END, read, path, CASE operator WHEN '$nin' THEN ' IS NOT TRUE' END);
     ELSIF value = 'null' THEN
         RETURN format(CASE operator WHEN '$eq' THEN 'd.%I IS NULL' ELSE 'd.%I IS NOT NULL' END, field);
     END IF;
@@ -134,7 +143,8 @@ BEGIN
     IF operator = '$ne' THEN
         symbol := 'IS DISTINCT FROM';
     END IF;
-    RETURN format('d.%I%s %s ($2 #>> %L)::%s', field, CASE WHEN met <> type THEN '::numeric' END, symbol, path, met);
+    read := CASE type WHEN 'timestamp with time zone' THEN '(SELECT pgvec._instant($2 #>> %L))' ELSE '($2 #>> %L)::' || met END;
+    RETURN format('d.%I%s %s ', field, CASE WHEN met <> type THEN '::numeric' END, symbol) || format(read, path);
 END $$;
 COMMENT ON FUNCTION pgvec._column_condition_sql(text, text, text, text[], jsonb) IS 'A condition on a typed column: a btree index condition wherever the operator allows.';
 

@@ -9,48 +9,56 @@ COMMENT ON FUNCTION pgvec._gate(double precision, integer) IS
 'The number of matching rows up to which a filtered search is answered exactly. An exact answer costs c1 * matches, an index scan
 c2 * k * rows / matches; they are equal at sqrt(c2 / c1 * k * rows), and c2 / c1 was measured at about 40 (384 dimensions, in memory).';
 
-CREATE OR REPLACE FUNCTION pgvec._settings_sql(space pgvec.vector_spaces, relation regclass, k integer, floor integer, setting integer) RETURNS text
+CREATE OR REPLACE FUNCTION pgvec._effort(rows double precision, gate integer) RETURNS double precision
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT 2 * sqrt(greatest(1, rows / gate)) $$;
+COMMENT ON FUNCTION pgvec._effort(double precision, integer) IS
+'How many times the tuned setting a filtered scan needs for the same recall: 2 / sqrt(share of rows that match), as was measured on shares
+from 50 % to 5 %. The gate bounds that share from below; what it is, is not known before the scan.';
+
+CREATE OR REPLACE FUNCTION pgvec._settings_sql(space pgvec.vector_spaces, relation regclass, k integer, effort double precision,
+                                               setting integer) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     index record;
-    method record;
     parts text[] := '{}';
 BEGIN
     FOR index IN SELECT a.amname AS method, max((regexp_match(array_to_string(i.reloptions, ' '), 'lists=(\d+)'))[1]::integer) AS lists
                  FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
                  WHERE x.indrelid = relation AND x.indisvalid AND a.amname IN ('hnsw', 'ivfflat') GROUP BY 1 ORDER BY 1 LOOP
-        SELECT known.parameter, known.untuned, known.largest INTO method FROM (VALUES
-            ('hnsw',    'hnsw.ef_search', greatest(40, k, floor),                            1000),
-            ('ivfflat', 'ivfflat.probes', ceil(sqrt(coalesce(index.lists, 100)))::integer, 32768)
-        ) AS known (name, parameter, untuned, largest) WHERE known.name = index.method;
-        parts := parts || format('set_config(%L, %L, true)', index.method || '.iterative_scan', 'relaxed_order')
-                       || format('set_config(%L, %s, true)', method.parameter, CASE WHEN setting IS NOT NULL
-                            THEN quote_literal(least(method.largest, setting))
-                            ELSE pgvec._profile_sql(space.id, index.method, k, method.untuned,
-                                                    CASE index.method WHEN 'hnsw' THEN floor ELSE 1 END, method.largest) END);
+        parts := parts || format('set_config(%L, %L, true)', index.method || '.iterative_scan', 'relaxed_order') || CASE index.method
+            WHEN 'hnsw' THEN format('set_config(%L, %s, true)', 'hnsw.ef_search',
+                pgvec._setting_sql(space.id, index.method, k, effort, setting, greatest(40, k), 1000))
+            ELSE format('set_config(%L, %s, true)', 'ivfflat.probes',
+                pgvec._setting_sql(space.id, index.method, k, least(effort, 2), setting, ceil(sqrt(coalesce(index.lists, 100)))::integer, 32768))
+            END;
     END LOOP;
     IF parts = '{}' THEN
         RETURN NULL;
     END IF;
     RETURN format('(SELECT concat(%s)) IS NOT NULL', array_to_string(parts, ', '));
 END $$;
-COMMENT ON FUNCTION pgvec._settings_sql(pgvec.vector_spaces, regclass, integer, integer, integer) IS
+COMMENT ON FUNCTION pgvec._settings_sql(pgvec.vector_spaces, regclass, integer, double precision, integer) IS
 'A condition that is always true and, evaluated once before the index scan it guards, applies the settings of that scan. NULL if no
 vector index is there. Being parallel-unsafe it also keeps parallel workers from being started for a branch that is switched off.';
 
-CREATE OR REPLACE FUNCTION pgvec._profile_sql(space_id integer, method text, k integer, untuned integer, floor integer, largest integer) RETURNS text
+CREATE OR REPLACE FUNCTION pgvec._setting_sql(space_id integer, method text, k integer, effort double precision, setting integer,
+                                              untuned integer, largest integer) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    -- Read when the search runs, so that a new profile reaches statements prepared before it. A profile
-    -- for another k is scaled up, never down.
-    SELECT format('least(%s, greatest(%s, coalesce((SELECT ceil(p.setting * greatest(1.0, %s.0 / p.k))::integer FROM pgvec.tuning_profiles p '
-                  'WHERE p.space_id = %s AND p.index_method = %L ORDER BY (p.k < %s), abs(p.k - %s) LIMIT 1), %s)))::text',
-                  largest, floor, k, space_id, method, k, k, untuned)
+    -- The profile is read when the search runs, so that a new one reaches statements prepared before it.
+    -- A profile for another k is scaled up, never down.
+    SELECT CASE WHEN setting IS NOT NULL THEN quote_literal(least(largest, setting)) ELSE
+        format('least(%s, ceil(%s * coalesce((SELECT p.setting * greatest(1.0, %s.0 / p.k) FROM pgvec.tuning_profiles p '
+               'WHERE p.space_id = %s AND p.index_method = %L ORDER BY (p.k < %s), abs(p.k - %s) LIMIT 1), %s))::integer)::text',
+               largest, round(effort::numeric, 2), k, space_id, method, k, k, untuned) END
 $$;
-COMMENT ON FUNCTION pgvec._profile_sql(integer, text, integer, integer, integer, integer) IS 'An expression for the tuned setting of an index.';
+COMMENT ON FUNCTION pgvec._setting_sql(integer, text, integer, double precision, integer, integer, integer) IS
+'An expression for the setting of an index: the given one, or the tuned one times the effort.';
 
-CREATE OR REPLACE FUNCTION pgvec._nearest_sql(collection text, k integer, filter jsonb, space text, setting integer, exact boolean) RETURNS text
+CREATE OR REPLACE FUNCTION pgvec._nearest_sql(collection text, k integer, filter jsonb, space text, setting integer, exact boolean,
+                                              beyond integer DEFAULT 0) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -65,19 +73,17 @@ DECLARE
     gate     integer := pgvec._gate(rows, k);
     predicate text := nullif(pgvec._filter_sql(chunks, coalesce(filter, '{}')), 'true');
     settings text;
+    rows_wanted integer := k + beyond;
 BEGIN
-    -- A filtered scan finds its k among about k * rows / matches candidates; to have 95 % of these
-    -- right, the scan must keep 2.4 times as many (measured; an unfiltered scan needs more, 3.8 * k).
-    settings := pgvec._settings_sql(wanted, vectors, k, CASE WHEN predicate IS NULL THEN k ELSE
-                                    least(1000, greatest(k, ceil(2.4 * k * rows / gate))) END::integer, setting);
+    settings := pgvec._settings_sql(wanted, vectors, k, CASE WHEN predicate IS NULL THEN 1 ELSE pgvec._effort(rows, gate) END, setting);
     IF predicate IS NULL THEN
         RETURN format('SELECT v.key, %1$s AS distance FROM %2$s v%3$s ORDER BY %4$s LIMIT %5$s',
                       distance, vectors_, CASE WHEN NOT exact THEN ' WHERE ' || settings END,
-                      CASE WHEN exact THEN format('(%s) + 0', distance) ELSE distance END, k);
+                      CASE WHEN exact THEN format('(%s) + 0', distance) ELSE distance END, rows_wanted);
     ELSIF exact OR settings IS NULL THEN
         RETURN format('SELECT d.key, e.distance FROM %1$s d '
                       'CROSS JOIN LATERAL (SELECT %2$s AS distance FROM %3$s v WHERE v.key = d.key OFFSET 0) e '
-                      'WHERE %4$s ORDER BY e.distance LIMIT %5$s', chunks_, distance, vectors_, predicate, k);
+                      'WHERE %4$s ORDER BY e.distance LIMIT %5$s', chunks_, distance, vectors_, predicate, rows_wanted);
     END IF;
     RETURN format($sql$
   WITH matching AS MATERIALIZED (
@@ -101,11 +107,11 @@ BEGIN
   (SELECT d.key, e.distance FROM %1$s d
    CROSS JOIN LATERAL (SELECT %2$s AS distance FROM %3$s v WHERE v.key = d.key OFFSET 0) e
    WHERE (SELECT fell_short FROM scan) AND %4$s ORDER BY e.distance LIMIT %5$s)$sql$,
-        chunks_, distance, vectors_, predicate, k, gate, settings);
+        chunks_, distance, vectors_, predicate, rows_wanted, gate, settings);
 END $$;
-COMMENT ON FUNCTION pgvec._nearest_sql(text, integer, jsonb, text, integer, boolean) IS
-'The statement that finds (key, distance) of the k nearest. Filtered, it gates itself: up to gate matching rows are sorted exactly;
-beyond, the index is scanned iteratively; should that scan end short of k rows, all matches are sorted exactly after all.';
+COMMENT ON FUNCTION pgvec._nearest_sql(text, integer, jsonb, text, integer, boolean, integer) IS
+'The statement that finds (key, distance) of the k nearest, and of some beyond, with the settings for k. Filtered, it gates itself:
+up to gate matching rows are sorted exactly; beyond, the index is scanned iteratively; should that scan end short of k rows, all matches are sorted exactly after all.';
 
 CREATE OR REPLACE FUNCTION pgvec.search_sql(
     collection text,
@@ -128,7 +134,10 @@ BEGIN
     ELSIF ef_search < 1 THEN
         RAISE EXCEPTION 'ef_search must be at least 1, not %', ef_search USING ERRCODE = 'PV005';
     END IF;
-    SELECT string_agg(format('%L, d.%I', c."column", c."column"), ', ') INTO typed FROM pgvec._columns(relation) c;
+    -- Fifty at a time: a function takes 100 arguments.
+    SELECT string_agg(part.pairs, ' || ') INTO typed
+    FROM (SELECT format('jsonb_strip_nulls(jsonb_build_object(%s))', string_agg(format('%L, d.%I', c."column", c."column"), ', ')) AS pairs
+          FROM pgvec._columns(relation) WITH ORDINALITY AS c ("column", type, position) GROUP BY (c.position - 1) / 50) part;
     RETURN format($sql$WITH nearest AS MATERIALIZED (%1$s
 )
 SELECT d.id, d.document_id, d.text, %2$s AS metadata, n.distance, %3$s AS similarity, %3$s AS score,
@@ -136,7 +145,7 @@ SELECT d.id, d.document_id, d.text, %2$s AS metadata, n.distance, %3$s AS simila
 FROM nearest n JOIN %4$I.%5$I d ON d.key = n.key
 ORDER BY n.distance, n.key LIMIT %6$s$sql$,
         pgvec._nearest_sql(collection, k, filter, space, ef_search, exact),
-        CASE WHEN typed IS NULL THEN 'd.metadata' ELSE format('d.metadata || jsonb_strip_nulls(jsonb_build_object(%s))', typed) END,
+        CASE WHEN typed IS NULL THEN 'd.metadata' ELSE 'd.metadata || ' || typed END,
         format((pgvec._distance(wanted.distance)).similarity, 'n.distance'),
         owner.schema_name, owner.table_name, k);
 END $$;

@@ -13,18 +13,20 @@ AS $$
 DECLARE
     wanted  pgvec.vector_spaces := pgvec._space(collection, space);
     owner   pgvec.collections := pgvec._collection(collection);
-    -- One more than k, because each query is a stored vector and finds itself.
-    found_sql text := pgvec._nearest_sql(collection, k + 1, filter, space, ef_search, false);
-    exact_sql text := pgvec._nearest_sql(collection, k + 1, filter, space, ef_search, true);
+    found_sql text;
+    exact_sql text;
     sample  record;
     truth   double precision[];
     found   double precision[];
     shares  double precision[] := '{}';
     short   integer := 0;
 BEGIN
-    IF k NOT BETWEEN 1 AND 999 OR queries < 1 THEN
+    IF (k BETWEEN 1 AND 999 AND queries >= 1) IS NOT TRUE THEN
         RAISE EXCEPTION 'k must be from 1 to 999 and queries at least 1' USING ERRCODE = 'PV005';
     END IF;
+    -- One beyond k, because each query is a stored vector and finds itself.
+    found_sql := pgvec._nearest_sql(collection, k, filter, space, ef_search, false, 1);
+    exact_sql := pgvec._nearest_sql(collection, k, filter, space, ef_search, true, 1);
     FOR sample IN EXECUTE pgvec._sample_sql(owner.schema_name, wanted.table_name, queries) LOOP
         EXECUTE format('SELECT array_agg(t.distance ORDER BY t.distance) FROM (%s) t WHERE t.key <> $3', exact_sql)
             INTO truth USING sample.embedding, filter, sample.key;

@@ -91,7 +91,8 @@ REFUSE_IF_IN_USE = """
 DO $$ BEGIN
     IF EXISTS (SELECT FROM pgvec.collections) THEN
         RAISE EXCEPTION 'cannot remove schema pgvec: it still has collections'
-            USING HINT = 'Drop each one first: SELECT pgvec.drop_collection(name) FROM pgvec.collections;';
+            USING ERRCODE = 'PV005',
+                  HINT = 'Drop each one first: SELECT pgvec.drop_collection(name) FROM pgvec.collections;';
     END IF;
 END $$;
 """

@@ -65,7 +65,10 @@ def checked(vectors: NDArray[np.float32], shape: tuple[int, ...], embedder: Embe
     """Return an embedder's output as float32, or raise EmbeddingError if it is not of the shape it promised."""
     import numpy as np
 
-    array = np.asarray(vectors, dtype=np.float32)
+    try:
+        array = np.asarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise EmbeddingError(f"embedder {embedder.name} returned something else than vectors: {error}") from error
     if array.shape != shape or not np.isfinite(array).all():
         problem = f"shape {array.shape}, not {shape}" if array.shape != shape else "NaN or infinity"
         raise EmbeddingError(f"embedder {embedder.name} returned vectors with {problem}")

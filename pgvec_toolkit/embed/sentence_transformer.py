@@ -43,7 +43,7 @@ class SentenceTransformerEmbedder:
         """Tokens that the model reads of a text, its special tokens not counted."""
         return int(self._model.max_seq_length or 512) - 2
 
-    @property
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, without truncation or padding: chunks are measured by it."""
         from tokenizers import Tokenizer

@@ -329,6 +329,8 @@ class EmbeddedServer:
             "unix_socket_directories": str(sockets),
             "unix_socket_permissions": "0700",
             "cluster_name": "pgvec",
+            # Without "$user": the role is called pgvec, as our schema is, and tables would land in there.
+            "search_path": "public",
         }
         return private | settings_for(Machine.measure(), os.environ.get("PGVEC_SHARED_BUFFERS"))
 

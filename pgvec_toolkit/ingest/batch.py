@@ -2,12 +2,14 @@
 
 A record is a mapping: `id`, `text`, `vector`, `document_id`, `position`, `metadata`, the collection's
 typed columns; every other field joins `metadata`. Records come as an iterable of mappings, a mapping
-of columns, a pyarrow Table, or a pandas DataFrame.
+of columns, a pyarrow Table, or a pandas DataFrame. A field that is None is missing, and so is one that
+is NaN, NaT or NA, which is what pandas writes for None.
 """
 
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,7 @@ from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
 
 Records = Any  # Iterable[Mapping] | Mapping[str, Sequence] | pyarrow.Table | pandas.DataFrame
 OWN_FIELDS = ("id", "document_id", "position", "text", "vector", "metadata")
+_SETTLED = frozenset((str, int, bool, type(None), dict, list))
 
 
 @dataclass
@@ -27,61 +30,110 @@ class Batch:
     """Some rows, column by column.
 
     Attributes:
-        first_row: position in the input of its first row.
+        rows: positions in the input, by which errors name a row.
         ids: of shape (n,).
         fields: all fields but `id` and `vector`, as lists of length n; absent fields are left out.
         vectors: float32 of shape (n, dimensions), or None where text is to be embedded.
+        encoded: the columns of the chunk table but its key as fields of a binary COPY, once they are
+            encoded (binary.encode).
     """
 
-    first_row: int
+    rows: Sequence[int]
     ids: list[str]
     fields: Mapping[str, Sequence[Any]]
     vectors: NDArray[np.float32] | None
+    encoded: list[list[bytes]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def first_row(self) -> int:
+        """Position in the input of its first row."""
+        return self.rows[0]
+
+    def invalid(self, row: int, field: str, problem: str) -> InvalidRecord:
+        """Return the error for one of its rows, counted from 0."""
+        return InvalidRecord(self.rows[row], field, f"{problem} (id {self.ids[row]!r})")
+
     def take(self, rows: Sequence[int]) -> Batch:
-        """Return a batch of the given rows only."""
+        """Return a batch of the given rows only, counted from 0."""
         fields = {name: [values[row] for row in rows] for name, values in self.fields.items()}
         vectors = None if self.vectors is None else self.vectors[np.asarray(rows, dtype=np.intp)]
-        return Batch(self.first_row, [self.ids[row] for row in rows], fields, vectors)
+        encoded = None if self.encoded is None else [[column[row] for row in rows] for column in self.encoded]
+        return Batch([self.rows[row] for row in rows], [self.ids[row] for row in rows], fields, vectors, encoded)
 
 
 def batches(records: Records, dimensions: int, distance: Distance, size: int) -> Iterator[Batch]:
     """Cut records into batches of at most `size` rows; vectors are checked, other fields when encoded."""
+    for first_row, fields in cut(records, size):
+        yield batch_of(first_row, fields, dimensions, distance)
+
+
+def cut(records: Records, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Cut records into columns of at most `size` rows, each with the position of its first row."""
     columns = _columns_of(records)
-    raw = _cut_columns(columns, size) if columns is not None else _pivot(records, size)
-    for first_row, fields in raw:
-        if "id" not in fields:
-            raise InvalidRecord(first_row, "id", "is missing: every record needs an id, by which it is found again")
-        given = fields.pop("vector", None)
-        vectors = None if given is None else _stack(given, dimensions, distance, first_row)
-        yield Batch(first_row, _identifiers(fields.pop("id"), first_row), fields, vectors)
+    return _cut_columns(columns, size) if columns is not None else _pivot(records, size)
 
 
-def check_vectors(vectors: NDArray[np.float32], distance: Distance, first_row: int) -> None:
+def batch_of(first_row: int, fields: dict[str, Any], dimensions: int, distance: Distance) -> Batch:
+    """Return columns as a batch, its ids and vectors checked; of an id given twice the last counts."""
+    if "id" not in fields:
+        raise InvalidRecord(first_row, "id", "is missing: every record needs an id, by which it is found again")
+    given = fields.get("vector", ())
+    if not (isinstance(given, np.ndarray) and given.ndim == 2):
+        given = settle(given)
+    there = any(vector is not None for vector in given)
+    vectors = _stack(given, dimensions, distance, first_row) if there else None
+    settled = {name: settle(values) for name, values in fields.items() if name != "vector"}
+    ids = [identifier(id, first_row + row) for row, id in enumerate(settled.pop("id"))]
+    batch = Batch(range(first_row, first_row + len(ids)), ids, settled, vectors)
+    last = {id: row for row, id in enumerate(ids)}
+    return batch if len(last) == len(ids) else batch.take(sorted(last.values()))
+
+
+def settle(values: Iterable[Any]) -> list[Any]:
+    """Return values as Python has them: numpy's scalars as its own, the signs for a missing value as None."""
+    return [value if type(value) in _SETTLED else _settled(value) for value in values]
+
+
+def _settled(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        # Nanoseconds would come out as a bare number: datetime has microseconds.
+        nanoseconds = value.dtype.kind == "M" and isinstance(value.item(), int)
+        value = value.astype("datetime64[us]").item() if nanoseconds else value.item()
+    if isinstance(value, float):
+        return None if value != value else value
+    return None if type(value).__name__ in ("NaTType", "NAType") else value
+
+
+def identifier(value: Any, row: int) -> str:
+    """Return an id as a text; whole numbers are taken, too."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if value is None or value == "":
+        raise InvalidRecord(row, "id", "is missing: every record needs an id, by which it is found again")
+    try:
+        storable = isinstance(value, str) and "\0" not in value and bool(value.encode())
+    except UnicodeEncodeError:  # half of a surrogate pair, as in file names that are not UTF-8
+        storable = False
+    if not storable:
+        raise InvalidRecord(row, "id", f"{value!r} is not a text that PostgreSQL can store")
+    return str(value)
+
+
+def check_vectors(vectors: NDArray[np.float32], distance: Distance, rows: Sequence[int] | int) -> None:
     """Refuse what an index would silently lose or PostgreSQL refuse: NaN, infinities, zero vectors under cosine."""
+    if isinstance(rows, int):
+        rows = range(rows, rows + len(vectors))
     # Squared lengths find all three at once: they are NaN, infinite or zero.
     squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
     for row in map(int, np.flatnonzero(~np.isfinite(squares))):
         if not np.isfinite(vectors[row]).all():
-            raise InvalidRecord(first_row + row, "vector", "contains NaN or infinity")
+            raise InvalidRecord(rows[row], "vector", "contains NaN or infinity")
     if distance is Distance.COSINE and not squares.all():
-        row = first_row + int(np.flatnonzero(squares == 0)[0])
+        row = rows[int(np.flatnonzero(squares == 0)[0])]
         raise InvalidRecord(row, "vector", "is zero: it has no direction, and a cosine index would never find it")
-
-
-def _identifiers(given: Sequence[Any], first_row: int) -> list[str]:
-    """Return ids as texts; whole numbers are taken, too."""
-    ids = [str(value) if isinstance(value, int) and not isinstance(value, bool) else value for value in given]
-    for row, value in enumerate(ids):
-        if not isinstance(value, str) or not value or "\0" in value:
-            problem = (
-                "is missing" if value is None else f"{value!r} is not a text of at least one character, without NUL"
-            )
-            raise InvalidRecord(first_row + row, "id", problem)
-    return ids
 
 
 def _columns_of(records: Records) -> dict[str, Any] | None:
@@ -102,6 +154,12 @@ def _columns_of(records: Records) -> dict[str, Any] | None:
 
 
 def _cut_columns(columns: dict[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    for name, values in columns.items():
+        if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
+            raise ConfigurationError(
+                f"a mapping of columns holds sequences of equal length, but {name!r} is a {type(values).__name__}: "
+                "a single record is given as [record]"
+            )
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ConfigurationError(f"columns differ in length: {lengths}")
@@ -113,14 +171,14 @@ def _cut_columns(columns: dict[str, Any], size: int) -> Iterator[tuple[int, dict
 def _slice(values: Any, start: int, size: int) -> Any:
     if type(values).__module__.startswith("pyarrow"):
         part = values.slice(start, size)
-        if "list" in str(part.type) and part.null_count == 0 and "float" in str(part.type):
-            flat = part.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            if len(flat) % max(len(part), 1) == 0 and len(set(part.combine_chunks().value_lengths().to_pylist())) == 1:
+        if "list" in str(part.type) and part.null_count == 0 and re.search("float|double", str(part.type)):
+            lists = part.combine_chunks() if hasattr(part, "combine_chunks") else part
+            flat = lists.flatten().to_numpy(zero_copy_only=False)
+            if len(set(lists.value_lengths().to_pylist())) == 1:
                 return flat.reshape(len(part), -1)
         return part.to_pylist()
-    part = values[start : start + size]
-    # numpy scalars are not JSON, and not int: Python's own from here on
-    return part.tolist() if isinstance(part, np.ndarray) and part.ndim == 1 and part.dtype != object else part
+    # A pandas Series would be taken apart by label, not by position.
+    return values.iloc[start : start + size].to_list() if hasattr(values, "iloc") else values[start : start + size]
 
 
 def _pivot(records: Iterable[Mapping[str, Any]], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -132,9 +190,6 @@ def _pivot(records: Iterable[Mapping[str, Any]], size: int) -> Iterator[tuple[in
             if not isinstance(row, Mapping):
                 raise ConfigurationError(f"row {first_row + position} is a {type(row).__name__}, not a mapping")
             names.update(dict.fromkeys(row))
-        for position, row in enumerate(chunk):
-            if "vector" in names and row.get("vector") is None:
-                raise InvalidRecord(first_row + position, "vector", "is missing, while other rows of the batch have it")
         yield first_row, {str(name): [row.get(name) for row in chunk] for name in names}
         first_row += len(chunk)
 
@@ -144,14 +199,13 @@ def _stack(given: Any, dimensions: int, distance: Distance, first_row: int) -> N
     if isinstance(given, np.ndarray) and given.ndim == 2:
         if given.shape[1] != dimensions:
             raise InvalidRecord(first_row, "vector", f"has {given.shape[1]} dimensions, not {dimensions}")
-        vectors = np.ascontiguousarray(given, dtype=np.float32)
+        vectors = _as_float32(given, first_row)
     else:
         rows = []
         for position, value in enumerate(given):
-            try:
-                row = np.asarray(value, dtype=np.float32)
-            except (TypeError, ValueError) as error:
-                raise InvalidRecord(first_row + position, "vector", f"is not a list of numbers: {error}") from error
+            if value is None:
+                raise InvalidRecord(first_row + position, "vector", "is missing, while other rows of the batch have it")
+            row = _as_float32(value, first_row + position)
             if row.shape != (dimensions,):
                 found = f"{row.shape[0]} dimensions" if row.ndim == 1 else f"shape {row.shape}"
                 raise InvalidRecord(first_row + position, "vector", f"has {found}, not {dimensions} dimensions")
@@ -159,3 +213,11 @@ def _stack(given: Any, dimensions: int, distance: Distance, first_row: int) -> N
         vectors = np.stack(rows) if rows else np.empty((0, dimensions), dtype=np.float32)
     check_vectors(vectors, distance, first_row)
     return vectors
+
+
+def _as_float32(value: Any, row: int) -> NDArray[np.float32]:
+    try:
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, which check_vectors refuses
+            return np.asarray(value, dtype=np.float32, order="C")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidRecord(row, "vector", f"is not a list of numbers: {error}") from error

@@ -9,13 +9,13 @@ import datetime as dt
 import itertools
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pgvec_toolkit.errors import InvalidRecord
 from pgvec_toolkit.ingest.batch import OWN_FIELDS, Batch
 from pgvec_toolkit.schema import columns
 
@@ -24,7 +24,7 @@ _NOT_OF_THE_TYPE = (TypeError, ValueError, OverflowError, struct.error)
 TRAILER = struct.pack(">h", -1)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Turn what JSON does not know into what it does: numpy scalars and arrays, dates, sets."""
     if isinstance(value, dt.date | dt.time):
         return value.isoformat()
@@ -35,28 +35,37 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{value!r} cannot be stored as JSON")
 
 
-_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain).encode
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=plain).encode
 
 
-def chunk_rows(batch: Batch, keys: Iterable[int], typed: dict[str, columns.ColumnType]) -> bytes:
-    """Encode the rows of a chunk table: key, id, document_id, position, text, metadata, typed columns in order."""
+def encode(batch: Batch, typed: dict[str, columns.ColumnType]) -> Batch:
+    """Return the batch with its columns encoded: id, document_id, position, text, metadata, typed columns in order."""
     nothing: Sequence[Any] = [None] * len(batch)
     get = batch.fields.get
     documents = [
         id if given is None else given for given, id in zip(get("document_id", nothing), batch.ids, strict=True)
     ]
+    positions = [0 if given is None else given for given in get("position", nothing)]
     encoded = [
-        [columns.int8_field(key) for key in keys],
         _encode(batch, "id", batch.ids, columns.text_field),
         _encode(batch, "document_id", documents, columns.text_field),
-        _encode(batch, "position", [value or 0 for value in get("position", nothing)], columns.int4_field),
+        _encode(batch, "position", positions, columns.int4_field),
         _encode(batch, "text", get("text", nothing), columns.text_field),
         _encode(batch, "metadata", _metadata(batch, typed), _json_field),
     ]
     for name, kind in typed.items():
         encoded.append(_encode(batch, name, get(name, nothing), kind.field))
-    count = struct.pack(">h", len(encoded))
-    rows = zip(itertools.repeat(count, len(batch)), *encoded, strict=True)
+    return replace(batch, encoded=encoded)
+
+
+def chunk_rows(batch: Batch, keys: Sequence[int], typed: dict[str, columns.ColumnType]) -> bytes:
+    """Return the rows of a chunk table: key, then the encoded columns of the batch."""
+    encoded = batch.encoded if batch.encoded is not None else encode(batch, typed).encoded
+    assert encoded is not None
+    # The number of fields and the key begin every row.
+    heads = struct.Struct(">hiq")
+    count = 1 + len(encoded)
+    rows = zip([heads.pack(count, 8, key) for key in keys], *encoded, strict=True)
     return HEADER + b"".join(itertools.chain.from_iterable(rows)) + TRAILER
 
 
@@ -123,7 +132,7 @@ def _encode(batch: Batch, name: str, values: Sequence[Any], field: Callable[[Any
                 if value is not None:
                     field(value)
             except _NOT_OF_THE_TYPE as error:
-                raise InvalidRecord(batch.first_row + row, name, str(error)) from error
+                raise batch.invalid(row, name, str(error)) from error
         raise
 
 
@@ -135,8 +144,8 @@ def _metadata(batch: Batch, typed: dict[str, columns.ColumnType]) -> list[dict[s
     for row in range(len(batch)):
         metadata: dict[str, Any] = {}
         if own is not None and own[row] is not None:
-            if not isinstance(own[row], dict):
-                raise InvalidRecord(batch.first_row + row, "metadata", f"{own[row]!r} is not a mapping")
+            if not isinstance(own[row], Mapping):
+                raise batch.invalid(row, "metadata", f"{own[row]!r} is not a mapping")
             metadata.update(own[row])
         for name, values in rest:
             if values[row] is not None:

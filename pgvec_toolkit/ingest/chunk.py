@@ -28,6 +28,11 @@ def chunker(embedder: Embedder, chunk_tokens: int | None = None) -> Callable[[Do
         limit = min(limit, chunk_tokens or limit)
         markdown = MarkdownSplitter.from_huggingface_tokenizer(tokenizer, limit)
         plain = TextSplitter.from_huggingface_tokenizer(tokenizer, limit)
+    elif chunk_tokens is not None:
+        raise ConfigurationError(
+            f"embedder {embedder.name} has no tokenizer to count chunk_tokens with: leave it out, or give the "
+            "embedder the attributes tokenizer (of the package tokenizers) and max_tokens"
+        )
     else:
         markdown, plain = MarkdownSplitter(_CHARACTERS_IF_UNKNOWN), TextSplitter(_CHARACTERS_IF_UNKNOWN)
 

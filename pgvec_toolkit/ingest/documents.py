@@ -17,8 +17,8 @@ from psycopg import sql
 from pgvec_toolkit.database import Connection
 from pgvec_toolkit.distance import Distance
 from pgvec_toolkit.embed.base import Embedder, checked, fingerprint
-from pgvec_toolkit.ingest import load
-from pgvec_toolkit.ingest.batch import Batch, check_vectors
+from pgvec_toolkit.ingest import binary, load
+from pgvec_toolkit.ingest.batch import Batch, check_vectors, settle
 from pgvec_toolkit.ingest.chunk import chunker
 from pgvec_toolkit.ingest.read import Document
 
@@ -69,7 +69,9 @@ class Ingestion:
     def _content_hash(self, document: Document, model: str) -> bytes:
         """Hash all that decides what is written: the text, the fields, the model, the size of chunks."""
         parts = [document.text, document.fields, document.markdown, model, self.chunk_tokens]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).digest()
+        # Twice: the first pass makes all keys texts, which alone can be sorted.
+        plain = json.loads(json.dumps(parts, default=_hashable))
+        return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()
 
     def _changed(self, connection: Connection, hashes: dict[str, bytes]) -> list[str]:
         rows = connection.execute(
@@ -86,17 +88,16 @@ class Ingestion:
             return 0
         batch = self._embedded(pieces)
 
-        def transaction() -> None:
-            with connection.transaction():
-                self._enter_in_ledger(connection, pieces, hashes)
-                statement = sql.SQL("DELETE FROM {} WHERE document_id = ANY (%s) OR id = ANY (%s)")
-                connection.execute(
-                    statement.format(self.target.chunks), [[document.id for document, _ in pieces], batch.ids]
-                )
-                if len(batch):
-                    load.insert(connection, self.target, batch)
+        def write() -> None:
+            self._enter_in_ledger(connection, pieces, hashes)
+            statement = sql.SQL("DELETE FROM {} WHERE document_id = ANY (%s) OR id = ANY (%s)")
+            connection.execute(
+                statement.format(self.target.chunks), [[document.id for document, _ in pieces], batch.ids]
+            )
+            if len(batch):
+                load.insert(connection, self.target, batch)
 
-        load.retried(transaction)
+        load.in_transaction(connection, self.target, write)
         return len(batch)
 
     def _enter_in_ledger(
@@ -126,12 +127,21 @@ class Ingestion:
             for name in names:
                 fields[name].append(document.fields.get(name))
         ids = [f"{document.id}#{position}" for document, position, _ in _chunks(pieces)]
+        rows = [document.row for document, _, _ in _chunks(pieces)]
         if vectors is not None:
-            check_vectors(vectors, self.distance, 0)
-        return Batch(pieces[0][0].row, ids, fields, vectors)
+            check_vectors(vectors, self.distance, rows)
+        return Batch(rows, ids, {name: settle(values) for name, values in fields.items()}, vectors)
 
 
 def _chunks(pieces: list[tuple[Document, list[str]]]) -> Iterator[tuple[Document, int, str]]:
     for document, chunks in pieces:
         for position, text in enumerate(chunks):
             yield document, position, text
+
+
+def _hashable(value: object) -> object:
+    """Return what json.dumps can hash; what cannot be stored is refused later, when it is encoded."""
+    try:
+        return binary.plain(value)
+    except TypeError:
+        return str(value)

@@ -6,7 +6,7 @@ of them in, the other starts its batch over and finds the rows there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -66,50 +66,63 @@ class Written:
         self.unchanged += other.unchanged
 
 
-def retried(transaction: Callable[[], _T]) -> _T:
-    """Run a transaction; run it again if a concurrent loader won a race for the same rows."""
-    for _ in range(_RETRIES):
+def in_transaction(connection: Connection, target: Target, write: Callable[[], _T]) -> _T:
+    """Run write() in a transaction; if another loader wins a race for the same rows, again with nobody else."""
+    alone = sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(target.chunks)  # searches go on
+    lost = 0
+    while True:
         try:
-            return transaction()
+            with connection.transaction():
+                if lost:
+                    connection.execute(alone)
+                return write()
         except _LOST_RACES:
-            continue
-    return transaction()
+            lost += 1
+            if lost > _RETRIES:
+                raise
 
 
-def upsert(connection: Connection, target: Target, *parts: Batch) -> Written:
-    """Write batches in one transaction: insert new ids, replace the rows of known ones.
+class _Overtaken(Exception):
+    """A row that was to keep its vector no longer has one, or has one of another text."""
 
-    A part without vectors leaves the vectors of its rows as they are. Of an id given twice in a part
-    the last counts.
+
+def upsert(connection: Connection, target: Target, prepare: Callable[[], Sequence[Batch]]) -> Written:
+    """Write the batches of prepare() in one transaction: insert new ids, replace the rows of known ones.
+
+    A batch without vectors holds rows whose texts are stored already, and leaves their vectors as they are;
+    if another loader changes one of them meanwhile, it is all prepared anew.
     """
+    while True:
+        parts = prepare()
 
-    def transaction() -> Written:
-        written = Written()
-        with connection.transaction():
+        def write(parts: Sequence[Batch] = parts) -> Written:
+            written = Written()
             for part in parts:
-                written.add(_upsert_part(connection, target, _last_of_each(part)))
-        return written
+                written.add(_upsert_part(connection, target, part))
+            return written
 
-    return retried(transaction)
+        try:
+            return in_transaction(connection, target, write)
+        except _Overtaken:
+            continue
 
 
 def _upsert_part(connection: Connection, target: Target, batch: Batch) -> Written:
-    known = _known_keys(connection, target, batch.ids)
+    known, documents = _known_rows(connection, target, batch.ids)
     fresh = [row for row, id in enumerate(batch.ids) if id not in known]
     there = [row for row, id in enumerate(batch.ids) if id in known]
+    if fresh and batch.vectors is None:
+        raise _Overtaken
     if fresh:
         # The common case, a batch of new rows only, is copied as it is.
         insert(connection, target, batch.take(fresh) if there else batch)
     updated = 0
     if there:
         updated = _update(connection, target, batch.take(there), [known[batch.ids[row]] for row in there])
-    _forget_in_ledger(connection, target, batch)
+    given = batch.fields.get("document_id", batch.ids)
+    documents |= {id if document is None else document for document, id in zip(given, batch.ids, strict=True)}
+    _forget_in_ledger(connection, target, documents)
     return Written(inserted=len(fresh), updated=updated, unchanged=len(there) - updated)
-
-
-def _last_of_each(batch: Batch) -> Batch:
-    last = {id: row for row, id in enumerate(batch.ids)}
-    return batch if len(last) == len(batch) else batch.take(sorted(last.values()))
 
 
 def insert(connection: Connection, target: Target, batch: Batch) -> None:
@@ -122,19 +135,28 @@ def insert(connection: Connection, target: Target, batch: Batch) -> None:
         _copy(connection, target.vectors, _VECTOR_COLUMNS, binary.vector_rows(keys, batch.vectors))
 
 
-def _known_keys(connection: Connection, target: Target, ids: Sequence[str]) -> dict[str, int]:
-    """Return the keys of ids that are stored, their rows locked in one order so that loaders cannot deadlock."""
-    statement = sql.SQL("SELECT id, key FROM {} WHERE id = ANY (%s) ORDER BY key FOR UPDATE").format(target.chunks)
-    return dict(connection.execute(statement, [list(ids)]).fetchall())
-
-
-def _new_keys(connection: Connection, target: Target, count: int) -> list[int]:
+def _known_rows(connection: Connection, target: Target, ids: Sequence[str]) -> tuple[dict[str, int], set[str]]:
+    """Return the keys and the documents of ids that are stored; rows are locked in one order, against deadlocks."""
+    # A lookup per id: what a planner that has no statistics yet makes of = ANY is a scan of the whole table.
     statement = sql.SQL(
-        "SELECT nextval(s.name) FROM (SELECT pg_get_serial_sequence(%s, 'key')::regclass AS name) s, "
-        "generate_series(1, %s)"
-    )
-    table = target.chunks.as_string(connection)
-    return [key for (key,) in connection.execute(statement, [table, count]).fetchall()]
+        "SELECT wanted.id, found.key, found.document_id FROM unnest(%s::text[]) AS wanted (id) "
+        "CROSS JOIN LATERAL (SELECT d.key, d.document_id FROM {} d WHERE d.id = wanted.id FOR UPDATE) found"
+    ).format(target.chunks)
+    rows = connection.execute(statement, [sorted(ids)]).fetchall()
+    return {id: key for id, key, _ in rows}, {document for _, _, document in rows}
+
+
+def _new_keys(connection: Connection, target: Target, count: int) -> Sequence[int]:
+    """Draw keys from the chunk table's sequence; they are a range, unless another loader drew at the same time."""
+    row = connection.execute(
+        "WITH sequence AS MATERIALIZED (SELECT pg_get_serial_sequence(%s, 'key')::regclass AS name),"
+        " drawn AS MATERIALIZED (SELECT nextval(s.name) AS key FROM sequence s, generate_series(1, %s))"
+        " SELECT min(key), max(key), CASE WHEN max(key) - min(key) + 1 > count(*) THEN array_agg(key) END FROM drawn",
+        [target.chunks.as_string(connection), count],
+    ).fetchone()
+    assert row is not None
+    first, last, scattered = row
+    return scattered if scattered is not None else range(first, last + 1)
 
 
 def _copy(connection: Connection, table: sql.Identifier, columns: Sequence[str], rows: bytes) -> None:
@@ -149,6 +171,11 @@ def _update(connection: Connection, target: Target, batch: Batch, keys: Sequence
     """Replace rows through a staging table; rows that are the same are left alone, so no index is touched for them."""
     staging = _staging(connection, target.chunks, target.chunk_columns)
     _copy(connection, staging, target.chunk_columns, binary.chunk_rows(batch, keys, target.typed))
+    if batch.vectors is None:
+        same = sql.SQL("SELECT count(*) FROM {} s JOIN {} t USING (key) JOIN {} v USING (key) WHERE t.text = s.text")
+        row = connection.execute(same.format(staging, target.chunks, target.vectors)).fetchone()
+        if row != (len(batch),):
+            raise _Overtaken
     columns = [sql.Identifier(name) for name in target.chunk_columns if name not in ("key", "id")]
     update = sql.SQL(
         "UPDATE {table} t SET {assignments} FROM {staging} s "
@@ -191,10 +218,13 @@ def _staging(connection: Connection, table: sql.Identifier, columns: Sequence[st
     return staging
 
 
-def _forget_in_ledger(connection: Connection, target: Target, batch: Batch) -> None:
+def _forget_in_ledger(connection: Connection, target: Target, documents: Collection[str]) -> None:
     """Drop the ledger rows of documents whose chunks are written one by one: they are no longer as ingested."""
-    given = batch.fields.get("document_id", batch.ids)
-    documents = {id if document is None else document for document, id in zip(given, batch.ids, strict=True)}
+    ingested = connection.execute(
+        "SELECT EXISTS (SELECT FROM pgvec.ledger WHERE collection_id = %s)", [target.collection_id]
+    ).fetchone()
+    if ingested is None or not ingested[0]:
+        return
     connection.execute(
         "DELETE FROM pgvec.ledger WHERE collection_id = %s AND document_id = ANY (%s)",
         [target.collection_id, list(documents)],

@@ -11,8 +11,10 @@ from typing import Any
 import yaml
 
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
+from pgvec_toolkit.ingest.batch import identifier, settle
 
 SUFFIXES = (".txt", ".md", ".markdown", ".jsonl")
+_MADE_BY_INGEST = ("vector", "document_id", "position")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,12 @@ def _read_file(file: Path, id: str, row: int) -> Iterator[Document]:
     fields: dict[str, Any] = {}
     if file.suffix.lower() != ".txt":
         fields, content = split_front_matter(content, str(file))
+        if not isinstance(fields.get("metadata", {}), dict):
+            raise ConfigurationError(f"{file}: metadata in its front matter is not a mapping")
+        # Site generators have keys of these names; here they are no more than metadata.
+        own = {name: fields.pop(name) for name in ("id", "text", *_MADE_BY_INGEST) if name in fields}
+        if own:
+            fields["metadata"] = own | fields.get("metadata", {})
     yield Document(row, id, content, fields, markdown=file.suffix.lower() != ".txt")
 
 
@@ -88,22 +96,24 @@ def _json_lines(file: Path, content: str) -> Iterator[Document]:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ConfigurationError(f"{file}, line {number + 1}: not JSON: {error}") from error
-            yield _from_record(record, number)
+            try:
+                yield _from_record(record, number)
+            except InvalidRecord as error:
+                raise ConfigurationError(f"{file}, line {number + 1}: {error}") from error
 
 
 def _from_record(record: Mapping[str, Any], row: int) -> Document:
     if not isinstance(record, Mapping):
         raise InvalidRecord(row, "", f"a document is a mapping with id and text, not a {type(record).__name__}")
     fields = dict(record)
-    id, text = fields.pop("id", None), fields.pop("text", None)
-    if id is None or id == "":
-        raise InvalidRecord(row, "id", "is missing: every document needs an id, by which its next version replaces it")
+    id, text = settle([fields.pop("id", None), fields.pop("text", None)])
+    id = identifier(id, row)
     if not isinstance(text, str):
         raise InvalidRecord(row, "text", "is missing" if text is None else f"{text!r} is not a text")
-    for own in ("vector", "document_id", "position"):
+    for own in _MADE_BY_INGEST:
         if own in fields:
             raise InvalidRecord(row, own, "is made by ingest; to write chunks as they are, use upsert")
-    return Document(row, str(id), text, fields)
+    return Document(row, id, text, fields)
 
 
 def split_front_matter(content: str, name: str) -> tuple[dict[str, Any], str]:

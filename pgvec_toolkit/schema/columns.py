@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +31,21 @@ def text_field(value: str) -> bytes:
 
 def int4_field(value: int) -> bytes:
     """Encode an integer of 32 bits."""
-    return _INT32.pack(4, value)
+    return _INT32.pack(4, _whole(value, 32))
 
 
 def int8_field(value: int) -> bytes:
     """Encode an integer of 64 bits."""
-    if isinstance(value, bool) or int(value) != value:
+    return _INT64.pack(8, _whole(value, 64))
+
+
+def _whole(value: float, bits: int) -> int:
+    """Return a whole number as an int; 3.0 is one, for pandas makes integers floats where some are missing."""
+    if isinstance(value, bool | str) or int(value) != value:
         raise TypeError(f"{value!r} is not a whole number")
-    return _INT64.pack(8, int(value))
+    if not -(1 << bits - 1) <= value < 1 << bits - 1:
+        raise OverflowError(f"{value!r} does not fit into an integer of {bits} bits")
+    return int(value)
 
 
 def bytes_field(value: bytes) -> bytes:
@@ -47,13 +54,13 @@ def bytes_field(value: bytes) -> bytes:
 
 
 def _float_field(value: float) -> bytes:
-    if isinstance(value, bool | str):
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{value!r} is not a number")
     return _DOUBLE.pack(8, float(value))
 
 
 def _bool_field(value: bool) -> bytes:
-    if type(value).__name__ != "bool":  # numpy's has that name, too
+    if not isinstance(value, bool):
         raise TypeError(f"{value!r} is not true or false")
     return b"\0\0\0\1\1" if value else b"\0\0\0\1\0"
 
@@ -81,7 +88,7 @@ def _timestamp_field(value: dt.datetime | dt.date | str) -> bytes:
 
 
 def _text_array_field(value: Any) -> bytes:
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
+    if isinstance(value, str | Mapping) or not hasattr(value, "__iter__"):
         raise TypeError(f"{value!r} is not a list of texts")
     items = [text_field(item) for item in value]
     # dimensions, has-nulls flag, element type (25 = text), then length and lower bound
@@ -141,7 +148,7 @@ def sql_types(columns: Mapping[str, type | str | object]) -> dict[str, str]:
     """Return SQL type names for {"section": str, "year": "int"}; names are checked by the server."""
     resolved = {}
     for name, wanted in columns.items():
-        sql = wanted if isinstance(wanted, str) else _PYTHON_TYPES.get(wanted)
+        sql = wanted if isinstance(wanted, str) else _PYTHON_TYPES.get(wanted) if isinstance(wanted, Hashable) else None
         if sql is None:
             known = ", ".join(getattr(kind, "__name__", str(kind)) for kind in _PYTHON_TYPES)
             raise ConfigurationError(f"column {name!r} cannot be of type {wanted!r}: use one of {known}")

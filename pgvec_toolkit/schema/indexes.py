@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from pgvec_toolkit.database import Connection, Database
 
 _LEAST_MEMORY = 64 * 2**20
+_WATCH_INTERVAL = 0.5
+_PROGRESS = """
+SELECT least(1, coalesce(nullif(tuples_done, 0)::float / nullif(tuples_total, 0),
+                         blocks_done::float / nullif(blocks_total, 0)))
+FROM pg_stat_progress_create_index WHERE pid = $1
+"""
 
 
 @dataclass(frozen=True)
@@ -158,10 +164,11 @@ def build(
     with database.dedicated_connection() as connection:
         _refuse_or_clear(connection, table, name)
         rows = _row_count(connection, table)
+        vector_schema = _vector_schema(connection)
         _set_memory(connection, spec.build_memory(rows, table.dimensions))
         try:
             with _build_progress(database, connection.info.backend_pid, f"building {name}", progress):
-                connection.execute(_create_statement(table, spec, name, rows, concurrently))
+                connection.execute(_create_statement(table, spec, name, rows, vector_schema, concurrently))
         except BaseException as error:
             _drop_invalid(database, table, name)
             if isinstance(error, psycopg.Error):
@@ -173,7 +180,9 @@ def build(
     return name
 
 
-def _create_statement(table: VectorTable, spec: IndexSpec, name: str, rows: int, concurrently: bool) -> sql.Composed:
+def _create_statement(
+    table: VectorTable, spec: IndexSpec, name: str, rows: int, vector_schema: str, concurrently: bool
+) -> sql.Composed:
     options = [
         sql.SQL("{} = {}").format(sql.Identifier(key), sql.Literal(value)) for key, value in spec.options(rows).items()
     ]
@@ -184,7 +193,7 @@ def _create_statement(table: VectorTable, spec: IndexSpec, name: str, rows: int,
         name=sql.Identifier(name),
         table=sql.Identifier(table.schema, table.name),
         method=sql.Identifier(spec.method),
-        opclass=sql.Identifier(table.distance.opclass),
+        opclass=sql.Identifier(vector_schema, table.distance.opclass),
         options=sql.SQL(", ").join(options),
     )
 
@@ -223,6 +232,12 @@ def _row_count(connection: Connection, table: VectorTable) -> int:
     return int(row[0])
 
 
+def _vector_schema(connection: Connection) -> str:
+    row = connection.execute("SELECT pgvec._vector_schema()::text").fetchone()
+    assert row is not None
+    return str(row[0])
+
+
 def _set_memory(connection: Connection, needed: int) -> None:
     """Set maintenance_work_mem for this session: what the build needs and a seventh more, within reason.
 
@@ -252,28 +267,25 @@ def _explained(error: psycopg.Error, name: str) -> Exception:
 def _build_progress(database: Database, pid: int, description: str, show: bool | None) -> Iterator[None]:
     """Show pg_stat_progress_create_index of another session until the block ends."""
     finished = threading.Event()
+    shown = 0.0
+
+    def watch(advance: Advance) -> None:
+        nonlocal shown
+        while not finished.wait(_WATCH_INTERVAL):
+            try:
+                row = database.fetch_one(_PROGRESS, [pid])
+            except Exception:
+                return  # progress is a courtesy: the build itself reports what is wrong
+            if row and row[0] is not None and row[0] > shown:
+                advance(row[0] - shown)
+                shown = row[0]
+
     with progress_bar(description, 1.0, show) as advance:
-        watcher = threading.Thread(target=_watch, args=(database, pid, advance, finished), daemon=True)
+        watcher = threading.Thread(target=watch, args=(advance,), daemon=True)
         watcher.start()
         try:
             yield
         finally:
             finished.set()
             watcher.join()
-
-
-def _watch(database: Database, pid: int, advance: Advance, finished: threading.Event) -> None:
-    shown = 0.0
-    while not finished.wait(0.5):
-        try:
-            row = database.fetch_one(
-                "SELECT coalesce(nullif(tuples_done, 0)::float / nullif(tuples_total, 0),"
-                " blocks_done::float / nullif(blocks_total, 0)) FROM pg_stat_progress_create_index WHERE pid = $1",
-                [pid],
-            )
-        except Exception:
-            return  # progress is a courtesy: the build itself reports what is wrong
-        share = row[0] if row and row[0] is not None else shown
-        advance(max(0.0, share - shown))
-        shown = max(shown, share)
-    advance(1.0 - shown)
+        advance(1.0 - shown)

@@ -7,13 +7,16 @@ processes may migrate at once, and one that is killed leaves nothing behind.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+import psycopg
+
 from pgvec_toolkit import resources
-from pgvec_toolkit.errors import NotMigrated
+from pgvec_toolkit.errors import ConfigurationError, NotMigrated
 
 if TYPE_CHECKING:
-    import psycopg
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Engine
@@ -21,9 +24,19 @@ if TYPE_CHECKING:
 LOCK_KEY = 0x7067766563  # 'pgvec' in ASCII: any number nobody else is likely to lock
 PREPARE = (
     f"SELECT pg_advisory_xact_lock({LOCK_KEY})",
-    "CREATE SCHEMA IF NOT EXISTS pgvec",
+    # Before schema pgvec is there: to a role of that name it is "$user", and the extension would land in it.
     "CREATE EXTENSION IF NOT EXISTS vector",
+    "CREATE SCHEMA IF NOT EXISTS pgvec",
 )
+# Private functions change their signatures freely: OR REPLACE would leave the old ones beside the new.
+DROP_PRIVATE = """
+DO $$ DECLARE private regprocedure; BEGIN
+    FOR private IN SELECT oid FROM pg_catalog.pg_proc
+                   WHERE pronamespace = 'pgvec'::regnamespace AND starts_with(proname, '_') LOOP
+        EXECUTE format('DROP FUNCTION %s', private);
+    END LOOP;
+END $$
+"""
 # The functions name the extension's types; where those live is decided when they are created.
 SEARCH_PATH = """
 SELECT set_config('search_path', format('pg_catalog, %I', n.nspname), true)
@@ -36,7 +49,7 @@ def upgrade(dsn: str, revision: str = "head") -> None:
     """Upgrade the database to a revision and install the run-always SQL if it differs."""
     from alembic import command
 
-    with alchemy_engine(dsn).connect() as connection:
+    with _plain_errors(), alchemy_engine(dsn).connect() as connection:
         command.upgrade(_config(connection=connection), revision)
 
 
@@ -44,8 +57,8 @@ def downgrade(dsn: str, revision: str) -> None:
     """Downgrade the database; `base` removes everything but collections, which it refuses to orphan."""
     from alembic import command
 
-    with alchemy_engine(dsn).connect() as connection:
-        command.downgrade(_config(connection=connection, downgrade=True), revision)
+    with _plain_errors(), alchemy_engine(dsn).connect() as connection:
+        command.downgrade(_config(connection=connection), revision)
 
 
 def write_sql(output: TextIO) -> None:
@@ -79,6 +92,7 @@ def apply_run_always_sql(context: MigrationContext) -> None:
     """Apply all files of `sql/` when their checksum differs from the recorded one (called by env.py)."""
     checksum = resources.sql_checksum()
     statements = [
+        DROP_PRIVATE,
         SEARCH_PATH,
         *(text for _, text in resources.sql_files()),
         f"DELETE FROM pgvec.run_always_sql; INSERT INTO pgvec.run_always_sql (checksum) VALUES ('{checksum}')",
@@ -97,7 +111,6 @@ def apply_run_always_sql(context: MigrationContext) -> None:
 
 def alchemy_engine(dsn: str | None = None) -> Engine:
     """Return an engine that connects by a libpq DSN; none means PGVEC_DSN or libpq's environment."""
-    import psycopg
     from sqlalchemy import create_engine
     from sqlalchemy.pool import NullPool
 
@@ -105,10 +118,35 @@ def alchemy_engine(dsn: str | None = None) -> Engine:
     return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo), poolclass=NullPool)
 
 
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Let pgvec's errors out, neither SQLAlchemy's nor Alembic's."""
+    from alembic.util import CommandError
+    from sqlalchemy.exc import DBAPIError
+
+    from pgvec_toolkit.database import translated_errors
+
+    with translated_errors():
+        try:
+            yield
+        except CommandError as error:
+            raise ConfigurationError(
+                f"{error}. If a newer pgvec-toolkit has migrated this database, upgrade yours"
+            ) from error
+        except DBAPIError as error:
+            cause = error.orig
+            if isinstance(cause, psycopg.errors.InsufficientPrivilege):
+                raise ConfigurationError(
+                    f"{cause.diag.message_primary}: migrate as a role that may create schemas in this database, "
+                    "and the extension vector unless an administrator has created that already"
+                ) from error
+            raise cause or error from error
+
+
 def _config(**attributes: object) -> Config:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(resources.migrations_folder()))
+    config.set_main_option("script_location", str(resources.migrations_folder()).replace("%", "%%"))
     config.attributes.update(attributes)
     return config

@@ -56,6 +56,10 @@ class Searcher:
             except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
                 self.forget_texts()  # dropped and created again, with other columns
                 rows = _run(connection, self._text(connection, filter, options), parameters)
+            except psycopg.DataError:
+                # A value that the statement cannot read: compiling its filter says which field it is for.
+                search_sql(connection, self._collection, filter, options)
+                raise
         return [Hit(*row) for row in rows]
 
     def forget_texts(self) -> None:

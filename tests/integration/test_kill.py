@@ -1,0 +1,159 @@
+"""Loading is killed (SIGKILL) at random moments: nothing is ever there by half, and a last run completes it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgvec_toolkit.database import Database
+from tests.conftest import WordEmbedder
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS, ROWS, KILLS = 60, 3000, 5
+
+# Says a line before every few documents or rows, so that its progress can be watched without a clock.
+COMMON = """
+import sys
+from pgvec_toolkit.database import Database
+from pgvec_toolkit.ingest import documents
+from tests.conftest import WordEmbedder
+
+documents.DOCUMENTS_AT_ONCE = 4
+
+class Talking(WordEmbedder):
+    def embed_documents(self, texts):
+        print("embedding", flush=True)
+        return super().embed_documents(texts)
+
+def document(number):
+    parts = (f"Part {part} of {number}. " * 30 for part in range(number % 5))
+    return {"id": f"doc{number}", "text": "\\n\\n".join(parts)}
+
+def row(number):
+    if number % 100 == 0:
+        print("row", number, flush=True)
+    return {"id": number, "text": f"row {number} of many", "number": number}
+
+collection = Database(sys.argv[1]).collection("docs", embedder=Talking())
+"""
+INGEST = COMMON + f"collection.ingest((document(number) for number in range({DOCUMENTS})), progress=False)"
+UPSERT = COMMON + f"collection.upsert((row(number) for number in range({ROWS})), batch_size=100, progress=False)"
+
+
+def start(program: str, dsn: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", program, dsn], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def run(program: str, dsn: str) -> int:
+    """Run a program to its end; returns how many lines it said."""
+    with start(program, dsn) as process:
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    return said.count("\n")
+
+
+def kill(program: str, dsn: str, after: int, pause: float) -> None:
+    """Kill a program when it has said so many lines, and some moments later."""
+    with start(program, dsn) as process:
+        assert process.stdout is not None
+        for _ in range(after):
+            assert process.stdout.readline(), "it ended before it was to be killed"
+        time.sleep(pause)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+
+
+def state(connection: psycopg.Connection) -> dict[str, tuple[Any, ...]]:
+    """What there is of each document: ledger's chunks, chunk rows, vector rows, all in one snapshot."""
+    rows = connection.execute(
+        "SELECT document_id, l.chunks, coalesce(t.chunks, 0), coalesce(t.vectors, 0), coalesce(t.positions, '{}')"
+        " FROM pgvec.ledger l FULL JOIN (SELECT document_id, count(*) AS chunks, count(v.key) AS vectors,"
+        " array_agg(d.position ORDER BY d.position) AS positions"
+        " FROM docs d LEFT JOIN docs_dense v USING (key) GROUP BY document_id) t USING (document_id)"
+    ).fetchall()
+    return {document: tuple(rest) for document, *rest in rows}
+
+
+def check_documents(found: dict[str, tuple[Any, ...]]) -> None:
+    for document, (in_ledger, chunks, vectors, positions) in found.items():
+        assert in_ledger == chunks == vectors, document
+        assert positions == list(range(chunks)), document
+
+
+def test_ingestion_killed_at_any_moment(db: Database, dsn: str, connection: psycopg.Connection) -> None:
+    whole = db.create_collection("docs", embedder=WordEmbedder())
+    lines = run(INGEST, dsn)
+    expected = state(connection)
+    texts = connection.execute("SELECT id, text FROM docs ORDER BY id").fetchall()
+    assert len(expected) == DOCUMENTS
+    assert len(texts) > DOCUMENTS
+    check_documents(expected)
+
+    moments = random.Random(8)
+    for _ in range(KILLS):
+        connection.execute("TRUNCATE docs, docs_dense; DELETE FROM pgvec.ledger")
+        reached = 0
+        for _ in range(2):  # the second run is killed while it does the rest
+            left = lines - reached // 4
+            kill(INGEST, dsn, moments.randint(1, max(1, left - 6)), moments.uniform(0, 0.015))
+            found = state(connection)
+            check_documents(found)
+            assert len(found) >= reached
+            assert found.items() <= expected.items()
+            reached = len(found)
+        assert reached < DOCUMENTS
+    run(INGEST, dsn)
+    assert state(connection) == expected
+    assert connection.execute("SELECT id, text FROM docs ORDER BY id").fetchall() == texts
+    assert run(INGEST, dsn) == 0  # nothing is left to embed
+    assert whole.search("Part 3 of 4", k=1)[0].document_id == "doc4"
+
+
+def test_upsert_killed_at_any_moment(db: Database, dsn: str, connection: psycopg.Connection) -> None:
+    whole = db.create_collection("docs", embedder=WordEmbedder(), columns={"number": int})
+    moments = random.Random(9)
+    counts = []
+    for _ in range(KILLS):
+        kill(UPSERT, dsn, moments.randint(3, 15), moments.uniform(0, 0.015))
+        rows = connection.execute("SELECT d.id, v.key FROM docs d LEFT JOIN docs_dense v USING (key)").fetchall()
+        assert all(vector is not None for _, vector in rows)
+        counts.append(len(rows))
+        # Batches are whole, and in their order.
+        assert len(rows) % 100 == 0
+        assert {int(id) for id, _ in rows} == set(range(len(rows)))
+    assert counts == sorted(counts)
+    assert counts[-1] < ROWS
+    run(UPSERT, dsn)
+    rows = connection.execute(
+        "SELECT id, text, number FROM docs JOIN docs_dense USING (key) ORDER BY number"
+    ).fetchall()
+    assert rows == [(str(number), f"row {number} of many", number) for number in range(ROWS)]
+    assert len(whole) == ROWS
+
+
+@pytest.mark.parametrize("program", [INGEST, UPSERT], ids=["ingest", "upsert"])
+def test_processes_loading_the_same_at_once(
+    db: Database, dsn: str, connection: psycopg.Connection, program: str
+) -> None:
+    db.create_collection("docs", embedder=WordEmbedder(), columns={"number": int})
+    processes = [start(program, dsn) for _ in range(2)]
+    for process in processes:
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    if program is INGEST:
+        found = state(connection)
+        check_documents(found)
+        assert sorted(found) == sorted(f"doc{number}" for number in range(DOCUMENTS))
+    else:
+        rows = connection.execute("SELECT number FROM docs JOIN docs_dense USING (key) ORDER BY number").fetchall()
+        assert rows == [(number,) for number in range(ROWS)]

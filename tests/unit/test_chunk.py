@@ -1,0 +1,57 @@
+"""Cutting documents: nothing is lost, nothing is too long. The real tokenizer is in test_embedding.py."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from pgvec_toolkit.errors import ConfigurationError
+from pgvec_toolkit.ingest.chunk import chunker
+from pgvec_toolkit.ingest.read import Document
+from tests.conftest import WordEmbedder
+
+PARAGRAPHS = [f"Paragraph {number} " + "speaks of many things. " * (number % 7 + 1) for number in range(60)]
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text)
+
+
+@pytest.mark.parametrize("markdown", [True, False])
+def test_no_word_is_lost_and_none_is_doubled(markdown: bool) -> None:
+    text = "\n\n".join(f"## Heading\n\n{paragraph}" for paragraph in PARAGRAPHS)
+    chunks = chunker(WordEmbedder())(Document(0, "a", text, markdown=markdown))
+    assert len(chunks) > 1
+    assert max(map(len, chunks)) <= 1000
+    assert words(" ".join(chunks)) == words(text)
+
+
+def test_markdown_is_cut_at_headings() -> None:
+    text = "# One\n\n" + "a " * 300 + "\n\n# Two\n\n" + "b " * 300
+    first, second = chunker(WordEmbedder())(Document(0, "a", text, markdown=True))
+    assert (first[:5], second[:5]) == ("# One", "# Two")
+
+
+@pytest.mark.parametrize("text", ["", " \n\t\n", "\ufeff \u3000"])
+def test_blank_text_has_no_chunks(text: str) -> None:
+    chunks = chunker(WordEmbedder())(Document(0, "a", text))
+    assert all(chunk.strip() for chunk in chunks)
+    assert len(chunks) == (1 if text.strip() else 0)
+
+
+def test_text_without_any_place_to_cut_is_cut() -> None:
+    chunks = chunker(WordEmbedder())(Document(0, "a", "x" * 2500))
+    assert "".join(chunks) == "x" * 2500
+    assert max(map(len, chunks)) <= 1000
+
+
+def test_tokens_need_a_tokenizer_to_be_counted() -> None:
+    with pytest.raises(ConfigurationError, match="test/words has no tokenizer"):
+        chunker(WordEmbedder(), 100)
+
+
+@pytest.mark.parametrize("tokens", [0, -1])
+def test_chunks_have_at_least_a_token(tokens: int) -> None:
+    with pytest.raises(ConfigurationError, match="at least 1"):
+        chunker(WordEmbedder(), tokens)

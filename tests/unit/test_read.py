@@ -1,0 +1,142 @@
+"""Documents from files, folders and records."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
+from pgvec_toolkit.ingest.read import Document, documents
+
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def only(source: Path) -> Document:
+    (document,) = documents(source)
+    return document
+
+
+def test_folder_is_read_in_one_order_with_its_sub_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "handbook"
+    for name in ("b.md", "a/ü.txt", "A.MARKDOWN", "a/b/c.md"):
+        write(folder, name, name)
+    for name in (".hidden.md", ".git/x.md", "a/.cache/y.txt", "picture.png", "README"):
+        write(folder, name, "not to be read")
+    found = list(documents(folder))
+    expected = ["handbook/A.MARKDOWN", "handbook/a/b/c.md", "handbook/a/ü.txt", "handbook/b.md"]
+    assert sorted(document.id for document in found) == expected
+    assert [document.id for document in documents(str(folder))] == [document.id for document in found]
+    assert [document.row for document in found] == [0, 1, 2, 3]
+
+
+def test_folder_below_a_hidden_one_is_read(tmp_path: Path) -> None:
+    write(tmp_path, ".data/docs/a.md", "text")
+    assert only(tmp_path / ".data" / "docs").id == "docs/a.md"
+
+
+def test_current_folder_gives_its_name_to_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "docs/a.md", "text")
+    monkeypatch.chdir(tmp_path / "docs")
+    assert only(Path()).id == "docs/a.md"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_front_matter_becomes_fields(tmp_path: Path, start: str, end: str) -> None:
+    lines = ["---", "section: ops", "year: 2024", "when: 2024-02-29", "tags: [a, ü]", "---", "", "# Title", "", "Text"]
+    document = only(write(tmp_path, "a.md", start + end.join(lines)))
+    assert document.fields == {"section": "ops", "year": 2024, "when": dt.date(2024, 2, 29), "tags": ["a", "ü"]}
+    assert document.text == "# Title\n\nText"
+    assert document.markdown
+
+
+@pytest.mark.parametrize(
+    "content", ["", "# Title", "---", "---\nno end: of it", "text\n---\na: 1\n---\n", "---\n- a list\n---\nText"]
+)
+def test_without_front_matter_all_is_text(tmp_path: Path, content: str) -> None:
+    document = only(write(tmp_path, "a.md", content))
+    assert (document.text, document.fields) == (content, {})
+
+
+def test_empty_front_matter_is_none(tmp_path: Path) -> None:
+    assert only(write(tmp_path, "a.md", "---\n---\nText")).text == "Text"
+
+
+def test_fields_of_our_own_names_in_front_matter_are_metadata(tmp_path: Path) -> None:
+    content = "---\nid: intro\nposition: 3\ntext: x\nvector: y\nmetadata: {a: 1}\nsection: ops\n---\nText"
+    document = only(write(tmp_path, "a.md", content))
+    metadata = {"id": "intro", "position": 3, "text": "x", "vector": "y", "a": 1}
+    assert document.fields == {"metadata": metadata, "section": "ops"}
+    assert (document.id, document.text) == ("a.md", "Text")
+
+
+def test_plain_text_has_no_front_matter(tmp_path: Path) -> None:
+    document = only(write(tmp_path, "a.txt", "---\na: 1\n---\nText"))
+    assert document.text.startswith("---")
+    assert not document.markdown
+
+
+def test_json_lines_are_records(tmp_path: Path) -> None:
+    lines = '{"id": 1, "text": "a\u2028b", "n": 5}\r\n\n{"id": "ü", "text": "", "metadata": {"x": null}}'
+    first, second = documents(write(tmp_path, "a.jsonl", "\ufeff" + lines))
+    assert (first.id, first.text, first.fields) == ("1", "a\u2028b", {"n": 5})
+    assert (second.id, second.text, second.fields) == ("ü", "", {"metadata": {"x": None}})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.txt", b"caf\xe9", "a.txt is not UTF-8"),
+        ("a.md", "---\na: [1\n---\nText", "a.md: its front matter is not YAML"),
+        ("a.md", "---\nmetadata: text\n---\nText", "a.md: metadata in its front matter is not a mapping"),
+        ("a.jsonl", '{"id": "a", "text": "b"}\n{"id": ', "a.jsonl, line 2: not JSON"),
+        ("a.jsonl", '{"id": "a", "text": "b"}\n\n{"text": "b"}', "a.jsonl, line 3: .*'id'.* is missing"),
+        ("a.jsonl", '{"id": "a"}', "a.jsonl, line 1: .*'text'.* is missing"),
+        ("a.jsonl", "[1]", "a.jsonl, line 1: .*a document is a mapping"),
+        ("a.jsonl", '{"id": "\\u0000", "text": "b"}', "a.jsonl, line 1: .*'id'.* is not a text"),
+        ("a.pdf", b"", "pgvec reads .txt"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_name(
+    tmp_path: Path, name: str, content: str | bytes, problem: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=problem):
+        list(documents(write(tmp_path, name, content)))
+
+
+def test_folder_without_documents_and_no_folder_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="holds no"):
+        list(documents(tmp_path))
+    with pytest.raises(ConfigurationError, match="there is no file or folder"):
+        list(documents(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("record", "field"),
+    [
+        ({"text": "a"}, "id"),
+        ({"id": None, "text": "a"}, "id"),
+        ({"id": "", "text": "a"}, "id"),
+        ({"id": "nul\0", "text": "a"}, "id"),
+        ({"id": True, "text": "a"}, "id"),
+        ({"id": "a"}, "text"),
+        ({"id": "a", "text": float("nan")}, "text"),
+        ({"id": "a", "text": 5}, "text"),
+        ({"id": "a", "text": "b", "vector": [1]}, "vector"),
+        ({"id": "a", "text": "b", "document_id": "c"}, "document_id"),
+        ({"id": "a", "text": "b", "position": 1}, "position"),
+        ("text", ""),
+    ],
+)
+def test_record_that_is_no_document_is_named(record: Any, field: str) -> None:
+    with pytest.raises(InvalidRecord) as caught:
+        list(documents([{"id": "good", "text": "x"}, record]))
+    assert (caught.value.row, caught.value.field) == (1, field)
