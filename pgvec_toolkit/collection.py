@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,20 +17,18 @@ from pgvec_toolkit.distance import Distance
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, Embedder
 from pgvec_toolkit.errors import (
-    CollectionNotFound,
     ConfigurationError,
     EmbeddingError,
-    InvalidRecord,
     TuningError,
 )
-from pgvec_toolkit.ingest import load
-from pgvec_toolkit.ingest.batch import Batch, Records, batch_of, check_vectors, cut
-from pgvec_toolkit.ingest.binary import encode
+from pgvec_toolkit.ingest.batch import Records
 from pgvec_toolkit.ingest.load import Target, Written
-from pgvec_toolkit.ingest.overlap import prepared_ahead
+from pgvec_toolkit.ingest.records import Upsertion
 from pgvec_toolkit.progress import progress_bar
 from pgvec_toolkit.schema import indexes as building
-from pgvec_toolkit.schema.columns import ColumnType, column_type, sql_types
+from pgvec_toolkit.schema import space as spaces
+from pgvec_toolkit.schema.columns import sql_types
+from pgvec_toolkit.schema.space import Space
 from pgvec_toolkit.search.filter import Filter, plain
 from pgvec_toolkit.search.hit import Hit
 from pgvec_toolkit.search.search import Options, Searcher, search_sql
@@ -41,42 +37,13 @@ from pgvec_toolkit.tune import tuner
 from pgvec_toolkit.tune.recall import Queries, Recall
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.database import Connection, Database
+    from pgvec_toolkit.database import Database
     from pgvec_toolkit.ingest.documents import Ingested
     from pgvec_toolkit.schema.indexes import Index
     from pgvec_toolkit.tune.tuner import TuningProfile
 
 Query = str | Sequence[float] | NDArray[Any]
 ROWS_PER_BATCH = 5000
-
-
-@dataclass(frozen=True)
-class Space:
-    """The collection's vector space, as the catalogue has it.
-
-    Attributes:
-        id: in pgvec.vector_spaces.
-        collection_id: in pgvec.collections.
-        schema: of both tables.
-        chunk_table: key, id, document_id, position, text, metadata, typed columns, tsv.
-        vector_table: key, embedding.
-        dimensions: of the vectors.
-        distance: by which they are compared.
-        model: name of the embedding model, if any.
-        model_fingerprint: what its vectors depend on, hashed.
-        vector_schema: where the extension lives.
-    """
-
-    id: int
-    collection_id: int
-    schema: str
-    chunk_table: str
-    vector_table: str
-    dimensions: int
-    distance: Distance
-    model: str | None
-    model_fingerprint: str | None
-    vector_schema: str
 
 
 class Collection:
@@ -129,38 +96,22 @@ class Collection:
     @classmethod
     def open(cls, database: Database, name: str, *, embedder: Embedder | str | None) -> Collection:
         """Open the collection; its embedder is loaded when text first has to be embedded."""
-        row = database.fetch_one(
-            "SELECT s.id, c.id, c.schema_name, c.table_name, s.table_name, s.dimensions, s.distance, m.name,"
-            " m.fingerprint, pgvec._vector_schema()::text FROM pgvec._collection($1) c"
-            " JOIN pgvec.vector_spaces s ON s.collection_id = c.id AND s.is_default"
-            " LEFT JOIN pgvec.models m ON m.id = s.model_id",
-            [name],
-        )
-        if row is None:
-            raise CollectionNotFound(f"collection {name!r} has no default vector space")
-        id, collection, schema, chunks, vectors, dimensions, distance, model, fingerprint, vector_schema = row
-        tables = (id, collection, schema, chunks, vectors, dimensions)
-        space = Space(*tables, Distance(distance), model, fingerprint, vector_schema)
+        space = spaces.find(database, name)
         return cls(database, name, space, embedding.load(embedder) if isinstance(embedder, str) else embedder)
 
     def __repr__(self) -> str:
         return f"Collection({self.name!r}, {self.space.dimensions} dimensions, {self.space.distance})"
 
     def __len__(self) -> int:
-        table = sql.Identifier(self.space.schema, self.space.chunk_table)
         with self._database.connection() as connection:
-            row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(table)).fetchone()
+            row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(self.space.chunks)).fetchone()
         assert row is not None
         return int(row[0])
 
     @property
     def columns(self) -> dict[str, str]:
         """The typed columns: name to SQL type."""
-        rows = self._database.fetch(
-            'SELECT "column"::text, type FROM pgvec._columns(pgvec._relation($1, $2))',
-            [self.space.schema, self.space.chunk_table],
-        )
-        return dict(rows)
+        return self.space.columns(self._database)
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -198,21 +149,13 @@ class Collection:
         Raises:
             InvalidRecord: a row cannot be stored; nothing of its batch was, batches before it were.
         """
-        written = Written()
+        upsertion = Upsertion(self._target(), lambda: self.embedder, batch_size)
         total = len(records) if isinstance(records, list | tuple) else None
         with (
             self._database.connection() as connection,
             progress_bar(f"loading {self.name}", total, progress) as advance,
         ):
-            target = self._target()
-
-            def prepare(rows: tuple[int, dict[str, Any]]) -> Batch:
-                return encode(batch_of(*rows, self.space.dimensions, self.space.distance), target.typed)
-
-            for batch in prepared_ahead(cut(records, batch_size), prepare):
-                written.add(load.upsert(connection, target, partial(self._with_vectors, connection, batch)))
-                advance(len(batch))
-        return written
+            return upsertion.run(connection, records, advance)
 
     def ingest(
         self,
@@ -239,7 +182,7 @@ class Collection:
         if isinstance(source, str | Path):
             found = files(Path(source))
             total = None if any(path.suffix == ".jsonl" for path, _ in found) else len(found)
-        ingestion = Ingestion(self._target(), self.embedder, self.space.distance, chunk_tokens)
+        ingestion = Ingestion(self._target(), self.embedder, chunk_tokens)
         with (
             self._database.connection() as connection,
             progress_bar(f"ingesting into {self.name}", total, progress) as advance,
@@ -278,7 +221,7 @@ class Collection:
     def search_sql(self, k: int = 10, where: Filter | None = None) -> str:
         """Return the statement that `search` runs; $1 is the query vector, $2 the filter."""
         with self._database.connection() as connection:
-            return search_sql(connection, self.name, plain(where) if where else None, Options(k))
+            return search_sql(connection, self.name, None if where is None else plain(where), Options(k))
 
     # -- indexes and recall ----------------------------------------------------------------------
 
@@ -303,7 +246,7 @@ class Collection:
             progress: whether to show a bar; None: on a terminal.
         """
         spec = building.index_spec(method, m=m, ef_construction=ef_construction, lists=lists)
-        name = building.build(self._database, self._vector_table(), spec, concurrently=concurrently, progress=progress)
+        name = building.build(self._database, self.space, spec, concurrently=concurrently, progress=progress)
         self._searcher.forget_texts()
         return name
 
@@ -354,18 +297,14 @@ class Collection:
             )
         if not 1 <= k <= 999:
             raise TuningError(f"k must be from 1 to 999, not {k}")
-        method, largest = self._tunable_index()
-        chosen = self._sampled_queries(sample) if queries is None else self._given_queries(queries)
-        if len(chosen) < 20:
-            raise TuningError(f"{len(chosen)} queries are too few to tune on: at least 20 are needed")
+        indexes = self.indexes()
+        given = None if queries is None else self._given_queries(queries)
         with (
             progress_bar(f"tuning {self.name}", None, progress) as advance,
             self._database.connection() as connection,
         ):
-            truth = self._exact_distances(chosen, k)
-            profile = tuner.Tuner(connection, self.name, method, k, largest, advance).tune(chosen, truth, recall)
-        tuner.store(self._database, self.space.id, profile)
-        return profile
+            chosen = measuring.sampled(connection, self.space, sample) if given is None else given
+            return tuner.tune(connection, self.name, self.space, indexes, chosen, k, recall, advance)
 
     def recall(
         self,
@@ -383,78 +322,17 @@ class Collection:
             sample: how many stored rows to draw.
             where: a filter that the searches have.
         """
-        filter = plain(where) if where else None
-        if queries is None:
-            row = self._database.fetch_one(
-                "SELECT recall, recall_p5, queries_measured, short_results FROM pgvec.recall($1, $2, $3, $4)",
-                [self.name, k, sample, None if filter is None else Jsonb(filter)],
-            )
-            if row[0] is None:
-                raise TuningError(f"collection {self.name!r} holds too little to measure recall on")
-            share, share_p5, count, short = row
-            return Recall(share, share_p5, count, short, k)
-        chosen = self._given_queries(queries)
+        filter = None if where is None else plain(where)
+        given = None if queries is None else self._given_queries(queries)
         with self._database.connection() as connection:
-            searched = measuring.nearest_sql(connection, self.name, k, filter=filter)
-            found = measuring.found_distances(connection, searched, chosen, k, filter)
-            if filter is None:
-                return measuring.summarize(self._exact_distances(chosen, k), found, k)
-            exact = measuring.nearest_sql(connection, self.name, k, filter=filter, exact=True)
-            return measuring.summarize(measuring.found_distances(connection, exact, chosen, k, filter), found, k)
+            if given is None:
+                return measuring.measure_sample(connection, self.name, sample, k, filter)
+            return measuring.measure(connection, self.name, self.space, given, k, filter)
 
     # -- pieces ----------------------------------------------------------------------------------
 
     def _target(self) -> Target:
-        typed: dict[str, ColumnType] = {name: column_type(type) for name, type in self.columns.items()}
-        return Target(
-            self.space.collection_id,
-            sql.Identifier(self.space.schema, self.space.chunk_table),
-            sql.Identifier(self.space.schema, self.space.vector_table),
-            typed,
-            self.space.vector_schema,
-        )
-
-    def _vector_table(self) -> building.VectorTable:
-        space = self.space
-        return building.VectorTable(
-            space.schema, space.chunk_table, space.vector_table, space.dimensions, space.distance
-        )
-
-    def _with_vectors(self, connection: Connection, batch: Batch) -> list[Batch]:
-        """Return the batch with vectors: given ones, or of its texts; rows whose text is stored keep theirs, apart."""
-        if batch.vectors is not None:
-            return [batch]
-        texts = batch.fields.get("text", [None] * len(batch))
-        stored = self._stored_texts(connection, batch.ids)
-        kept, embedded = [], []
-        for row, (id, text) in enumerate(zip(batch.ids, texts, strict=True)):
-            digest = (
-                None if not isinstance(text, str) else hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-            )
-            if id in stored and stored[id] == digest:
-                kept.append(row)
-            elif text is None:
-                raise InvalidRecord(batch.first_row + row, "vector", "is missing, and there is no text to embed")
-            elif not isinstance(text, str):
-                raise InvalidRecord(batch.first_row + row, "text", f"{text!r} is not a text")
-            else:
-                embedded.append(row)
-        parts = [batch.take(kept)] if kept else []
-        if embedded:
-            part = batch.take(embedded)
-            found = self.embedder.embed_documents(list(part.fields["text"]))
-            part.vectors = embedding.checked(found, (len(part), self.space.dimensions), self.embedder)
-            check_vectors(part.vectors, self.space.distance, part.rows)
-            parts.append(part)
-        return parts
-
-    def _stored_texts(self, connection: Connection, ids: Sequence[str]) -> dict[str, str | None]:
-        """Return the MD5 of the texts of those ids that are stored with a vector."""
-        statement = sql.SQL("SELECT d.id, md5(d.text) FROM {} d JOIN {} v USING (key) WHERE d.id = ANY (%s)").format(
-            sql.Identifier(self.space.schema, self.space.chunk_table),
-            sql.Identifier(self.space.schema, self.space.vector_table),
-        )
-        return dict(connection.execute(statement, [list(ids)]).fetchall())
+        return Target(self.space, self.space.typed(self._database))
 
     def _query_vector(self, query: Query) -> NDArray[np.float32]:
         dimensions = self.space.dimensions
@@ -477,36 +355,6 @@ class Collection:
         if isinstance(queries, str) or len(queries) == 0:
             raise ConfigurationError("queries is a list of at least one text or vector")
         return Queries.from_vectors(np.stack([self._query_vector(query) for query in queries]))
-
-    def _sampled_queries(self, count: int) -> Queries:
-        with self._database.connection() as connection:
-            row = connection.execute(
-                "SELECT pgvec._sample_sql(%s, %s, %s)", [self.space.schema, self.space.vector_table, count]
-            ).fetchone()
-            assert row is not None
-            rows = connection.execute(str(row[0]).encode(), binary=True).fetchall()
-        if not rows:
-            raise TuningError(f"collection {self.name!r} is empty: load it first")
-        vectors = np.stack([vector.to_numpy() for _, vector in rows]).astype(np.float32)
-        return Queries(vectors, np.asarray([key for key, _ in rows], dtype=np.int64))
-
-    def _exact_distances(self, queries: Queries, k: int) -> NDArray[np.float32]:
-        table = sql.Identifier(self.space.schema, self.space.vector_table)
-        return measuring.exact_distances(self._database, table, self.space.dimensions, self.space.distance, queries, k)
-
-    def _tunable_index(self) -> tuple[str, int]:
-        """Return the method of the index that searches use, and the largest value of its setting."""
-        valid = [index for index in self.indexes() if index.valid]
-        if not valid:
-            raise TuningError(
-                f"collection {self.name!r} has no vector index to tune: searches are exact. "
-                "Create one with create_index()"
-            )
-        index = next((index for index in valid if index.method == "hnsw"), valid[0])
-        if index.method == "hnsw":
-            return "hnsw", tuner.LARGEST_EF_SEARCH
-        lists = dict(option.split("=") for option in index.options).get("lists", "100")
-        return "ivfflat", int(lists)
 
 
 def _register(connection: psycopg.Connection[Any], embedder: Embedder) -> int:

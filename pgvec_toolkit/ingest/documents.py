@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from pgvec_toolkit.database import Connection
-from pgvec_toolkit.distance import Distance
 from pgvec_toolkit.embed.base import Embedder, checked, fingerprint
 from pgvec_toolkit.ingest import binary, load
 from pgvec_toolkit.ingest.batch import Batch, check_vectors, settle
@@ -46,7 +45,6 @@ class Ingestion:
 
     target: load.Target
     embedder: Embedder
-    distance: Distance
     chunk_tokens: int | None = None
 
     def run(self, connection: Connection, documents: Iterable[Document], advance: Callable[[float], None]) -> Ingested:
@@ -76,7 +74,7 @@ class Ingestion:
     def _changed(self, connection: Connection, hashes: dict[str, bytes]) -> list[str]:
         rows = connection.execute(
             "SELECT document_id, content_hash FROM pgvec.ledger WHERE collection_id = %s AND document_id = ANY (%s)",
-            [self.target.collection_id, list(hashes)],
+            [self.target.space.collection_id, list(hashes)],
         ).fetchall()
         known: dict[str, bytes] = dict(rows)
         return [id for id, content_hash in hashes.items() if known.get(id) != content_hash]
@@ -92,7 +90,7 @@ class Ingestion:
             self._enter_in_ledger(connection, pieces, hashes)
             statement = sql.SQL("DELETE FROM {} WHERE document_id = ANY (%s) OR id = ANY (%s)")
             connection.execute(
-                statement.format(self.target.chunks), [[document.id for document, _ in pieces], batch.ids]
+                statement.format(self.target.space.chunks), [[document.id for document, _ in pieces], batch.ids]
             )
             if len(batch):
                 load.insert(connection, self.target, batch)
@@ -109,7 +107,7 @@ class Ingestion:
             "ON CONFLICT (collection_id, document_id) DO UPDATE "
             "SET content_hash = excluded.content_hash, chunks = excluded.chunks, ingested_at = now()",
             sorted(
-                (self.target.collection_id, document.id, hashes[document.id], len(chunks))
+                (self.target.space.collection_id, document.id, hashes[document.id], len(chunks))
                 for document, chunks in pieces
             ),
         )
@@ -129,7 +127,7 @@ class Ingestion:
         ids = [f"{document.id}#{position}" for document, position, _ in _chunks(pieces)]
         rows = [document.row for document, _, _ in _chunks(pieces)]
         if vectors is not None:
-            check_vectors(vectors, self.distance, rows)
+            check_vectors(vectors, self.target.space.distance, rows)
         return Batch(rows, ids, {name: settle(values) for name, values in fields.items()}, vectors)
 
 

@@ -17,6 +17,7 @@ from pgvec_toolkit.database import Connection
 from pgvec_toolkit.ingest import binary
 from pgvec_toolkit.ingest.batch import Batch
 from pgvec_toolkit.schema.columns import ColumnType
+from pgvec_toolkit.schema.space import Space
 
 _RETRIES = 5
 _LOST_RACES = (
@@ -31,13 +32,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Target:
-    """The two tables of a collection that are loaded, and its typed columns in table order."""
+    """A space that is loaded, and the typed columns of its chunk table, in table order."""
 
-    collection_id: int
-    chunks: sql.Identifier
-    vectors: sql.Identifier
+    space: Space
     typed: dict[str, ColumnType]
-    vector_schema: str
 
     @property
     def chunk_columns(self) -> list[str]:
@@ -68,7 +66,7 @@ class Written:
 
 def in_transaction(connection: Connection, target: Target, write: Callable[[], _T]) -> _T:
     """Run write() in a transaction; if another loader wins a race for the same rows, again with nobody else."""
-    alone = sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(target.chunks)  # searches go on
+    alone = sql.SQL("LOCK TABLE {} IN EXCLUSIVE MODE").format(target.space.chunks)  # searches go on
     lost = 0
     while True:
         try:
@@ -130,9 +128,9 @@ def insert(connection: Connection, target: Target, batch: Batch) -> None:
     keys = _new_keys(connection, target, len(batch))
     # Encoded before anything is sent: a value that cannot be stored is found while nothing is written.
     chunk_rows = binary.chunk_rows(batch, keys, target.typed)
-    _copy(connection, target.chunks, target.chunk_columns, chunk_rows)
+    _copy(connection, target.space.chunks, target.chunk_columns, chunk_rows)
     if batch.vectors is not None:
-        _copy(connection, target.vectors, _VECTOR_COLUMNS, binary.vector_rows(keys, batch.vectors))
+        _copy(connection, target.space.vectors, _VECTOR_COLUMNS, binary.vector_rows(keys, batch.vectors))
 
 
 def _known_rows(connection: Connection, target: Target, ids: Sequence[str]) -> tuple[dict[str, int], set[str]]:
@@ -141,7 +139,7 @@ def _known_rows(connection: Connection, target: Target, ids: Sequence[str]) -> t
     statement = sql.SQL(
         "SELECT wanted.id, found.key, found.document_id FROM unnest(%s::text[]) AS wanted (id) "
         "CROSS JOIN LATERAL (SELECT d.key, d.document_id FROM {} d WHERE d.id = wanted.id FOR UPDATE) found"
-    ).format(target.chunks)
+    ).format(target.space.chunks)
     rows = connection.execute(statement, [sorted(ids)]).fetchall()
     return {id: key for id, key, _ in rows}, {document for _, _, document in rows}
 
@@ -152,7 +150,7 @@ def _new_keys(connection: Connection, target: Target, count: int) -> Sequence[in
         "WITH sequence AS MATERIALIZED (SELECT pg_get_serial_sequence(%s, 'key')::regclass AS name),"
         " drawn AS MATERIALIZED (SELECT nextval(s.name) AS key FROM sequence s, generate_series(1, %s))"
         " SELECT min(key), max(key), CASE WHEN max(key) - min(key) + 1 > count(*) THEN array_agg(key) END FROM drawn",
-        [target.chunks.as_string(connection), count],
+        [target.space.chunks.as_string(connection), count],
     ).fetchone()
     assert row is not None
     first, last, scattered = row
@@ -169,11 +167,11 @@ def _copy(connection: Connection, table: sql.Identifier, columns: Sequence[str],
 
 def _update(connection: Connection, target: Target, batch: Batch, keys: Sequence[int]) -> int:
     """Replace rows through a staging table; rows that are the same are left alone, so no index is touched for them."""
-    staging = _staging(connection, target.chunks, target.chunk_columns)
+    staging = _staging(connection, target.space.chunks, target.chunk_columns)
     _copy(connection, staging, target.chunk_columns, binary.chunk_rows(batch, keys, target.typed))
     if batch.vectors is None:
         same = sql.SQL("SELECT count(*) FROM {} s JOIN {} t USING (key) JOIN {} v USING (key) WHERE t.text = s.text")
-        row = connection.execute(same.format(staging, target.chunks, target.vectors)).fetchone()
+        row = connection.execute(same.format(staging, target.space.chunks, target.space.vectors)).fetchone()
         if row != (len(batch),):
             raise _Overtaken
     columns = [sql.Identifier(name) for name in target.chunk_columns if name not in ("key", "id")]
@@ -181,7 +179,7 @@ def _update(connection: Connection, target: Target, batch: Batch, keys: Sequence
         "UPDATE {table} t SET {assignments} FROM {staging} s "
         "WHERE t.key = s.key AND ({old}) IS DISTINCT FROM ({new}) RETURNING t.key"
     ).format(
-        table=target.chunks,
+        table=target.space.chunks,
         staging=staging,
         assignments=sql.SQL(", ").join(sql.SQL("{0} = s.{0}").format(column) for column in columns),
         old=sql.SQL(", ").join(sql.SQL("t.{}").format(column) for column in columns),
@@ -196,13 +194,13 @@ def _update(connection: Connection, target: Target, batch: Batch, keys: Sequence
 def _replace_vectors(connection: Connection, target: Target, keys: Sequence[int], batch: Batch) -> set[int]:
     """Write the vectors of known rows, those only that differ; return the keys of these."""
     assert batch.vectors is not None
-    staging = _staging(connection, target.vectors, _VECTOR_COLUMNS)
+    staging = _staging(connection, target.space.vectors, _VECTOR_COLUMNS)
     _copy(connection, staging, _VECTOR_COLUMNS, binary.vector_rows(keys, batch.vectors))
     insert = sql.SQL(
         "INSERT INTO {table} AS t (key, embedding) SELECT s.key, s.embedding FROM {staging} s "
         "ON CONFLICT (key) DO UPDATE SET embedding = excluded.embedding "
         "WHERE t.embedding OPERATOR({schema}.<>) excluded.embedding RETURNING t.key"
-    ).format(table=target.vectors, staging=staging, schema=sql.Identifier(target.vector_schema))
+    ).format(table=target.space.vectors, staging=staging, schema=sql.Identifier(target.space.vector_schema))
     return {key for (key,) in connection.execute(insert).fetchall()}
 
 
@@ -221,11 +219,11 @@ def _staging(connection: Connection, table: sql.Identifier, columns: Sequence[st
 def _forget_in_ledger(connection: Connection, target: Target, documents: Collection[str]) -> None:
     """Drop the ledger rows of documents whose chunks are written one by one: they are no longer as ingested."""
     ingested = connection.execute(
-        "SELECT EXISTS (SELECT FROM pgvec.ledger WHERE collection_id = %s)", [target.collection_id]
+        "SELECT EXISTS (SELECT FROM pgvec.ledger WHERE collection_id = %s)", [target.space.collection_id]
     ).fetchone()
     if ingested is None or not ingested[0]:
         return
     connection.execute(
         "DELETE FROM pgvec.ledger WHERE collection_id = %s AND document_id = ANY (%s)",
-        [target.collection_id, list(documents)],
+        [target.space.collection_id, list(documents)],
     )

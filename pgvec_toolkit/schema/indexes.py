@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
 
-from pgvec_toolkit.distance import Distance
-from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
+from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
 from pgvec_toolkit.progress import Advance, progress_bar
 
 if TYPE_CHECKING:
     from pgvec_toolkit.database import Connection, Database
+    from pgvec_toolkit.schema.space import Space
 
 _LEAST_MEMORY = 64 * 2**20
 _WATCH_INTERVAL = 0.5
@@ -134,20 +134,9 @@ class Index:
     size: int
 
 
-@dataclass(frozen=True)
-class VectorTable:
-    """The table that an index is built on."""
-
-    schema: str
-    chunks: str
-    name: str
-    dimensions: int
-    distance: Distance
-
-
 def build(
     database: Database,
-    table: VectorTable,
+    space: Space,
     spec: IndexSpec,
     *,
     concurrently: bool = False,
@@ -158,31 +147,28 @@ def build(
     The connection is its own and autocommit, and memory is set for its session: with CONCURRENTLY there
     is no transaction that SET LOCAL could belong to. Interrupting it cancels the build on the server.
     """
-    if isinstance(spec, IvfFlat) and not table.distance.supports_ivfflat:
-        raise ConfigurationError(f"pgvector has no IVFFlat index for distance {table.distance}: use hnsw")
-    name = f"{table.name}_{spec.method}"
+    if isinstance(spec, IvfFlat) and not space.distance.supports_ivfflat:
+        raise ConfigurationError(f"pgvector has no IVFFlat index for distance {space.distance}: use hnsw")
+    name = f"{space.vector_table}_{spec.method}"
     with database.dedicated_connection() as connection:
-        _refuse_or_clear(connection, table, name)
-        rows = _row_count(connection, table)
-        vector_schema = _vector_schema(connection)
-        _set_memory(connection, spec.build_memory(rows, table.dimensions))
+        _refuse_or_clear(connection, space, name)
+        rows = _row_count(connection, space)
+        _set_memory(connection, spec.build_memory(rows, space.dimensions))
         try:
             with _build_progress(database, connection.info.backend_pid, f"building {name}", progress):
-                connection.execute(_create_statement(table, spec, name, rows, vector_schema, concurrently))
+                connection.execute(_create_statement(space, spec, name, rows, concurrently))
         except BaseException as error:
-            _drop_invalid(database, table, name)
+            _drop_invalid(database, space, name)
             if isinstance(error, psycopg.Error):
                 raise _explained(error, name) from error
             raise
         # VACUUM marks pages all-visible, so that filters find their keys in the btree alone.
-        connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table.schema, table.chunks)))
-        connection.execute(sql.SQL("ANALYZE {}").format(sql.Identifier(table.schema, table.name)))
+        connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(space.chunks))
+        connection.execute(sql.SQL("ANALYZE {}").format(space.vectors))
     return name
 
 
-def _create_statement(
-    table: VectorTable, spec: IndexSpec, name: str, rows: int, vector_schema: str, concurrently: bool
-) -> sql.Composed:
+def _create_statement(space: Space, spec: IndexSpec, name: str, rows: int, concurrently: bool) -> sql.Composed:
     options = [
         sql.SQL("{} = {}").format(sql.Identifier(key), sql.Literal(value)) for key, value in spec.options(rows).items()
     ]
@@ -191,51 +177,43 @@ def _create_statement(
     ).format(
         concurrently=sql.SQL("CONCURRENTLY" if concurrently else ""),
         name=sql.Identifier(name),
-        table=sql.Identifier(table.schema, table.name),
+        table=space.vectors,
         method=sql.Identifier(spec.method),
-        opclass=sql.Identifier(vector_schema, table.distance.opclass),
+        opclass=sql.Identifier(space.vector_schema, space.distance.opclass),
         options=sql.SQL(", ").join(options),
     )
 
 
-def _refuse_or_clear(connection: Connection, table: VectorTable, name: str) -> None:
+def _refuse_or_clear(connection: Connection, space: Space, name: str) -> None:
     """Refuse a name that is taken; clear away what an interrupted concurrent build left under it."""
+    valid = _validity(connection, space, name)
+    if valid:
+        raise IndexBuildError(f"index {name} exists already: drop it first to build it with other parameters")
+    if valid is False:
+        connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(space.schema, name)))
+
+
+def _drop_invalid(database: Database, space: Space, name: str) -> None:
+    """Leave no INVALID index behind; on another connection, since the build's may be gone."""
+    # Whatever fails here, the build's own error says more.
+    with suppress(psycopg.Error, PgvecError), database.connection() as connection:
+        if _validity(connection, space, name) is False:
+            connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(space.schema, name)))
+
+
+def _validity(connection: Connection, space: Space, name: str) -> bool | None:
+    """Return whether an index is valid; None if there is none of that name."""
     row = connection.execute(
         "SELECT x.indisvalid FROM pg_index x WHERE x.indexrelid = to_regclass(%s)",
-        [sql.Identifier(table.schema, name).as_string(connection)],
+        [sql.Identifier(space.schema, name).as_string(connection)],
     ).fetchone()
-    if row is not None and row[0]:
-        raise IndexBuildError(f"index {name} exists already: drop it first to build it with other parameters")
-    if row is not None:
-        connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(table.schema, name)))
+    return None if row is None else bool(row[0])
 
 
-def _drop_invalid(database: Database, table: VectorTable, name: str) -> None:
-    """Leave no INVALID index behind; on another connection, since the build's may be gone."""
-    try:
-        with database.connection() as connection:
-            row = connection.execute(
-                "SELECT x.indisvalid FROM pg_index x WHERE x.indexrelid = to_regclass(%s)",
-                [sql.Identifier(table.schema, name).as_string(connection)],
-            ).fetchone()
-            if row is not None and not row[0]:
-                connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(table.schema, name)))
-    except psycopg.Error:
-        pass  # the build's own error says more
-
-
-def _row_count(connection: Connection, table: VectorTable) -> int:
-    row = connection.execute(
-        sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(table.schema, table.name))
-    ).fetchone()
+def _row_count(connection: Connection, space: Space) -> int:
+    row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(space.vectors)).fetchone()
     assert row is not None
     return int(row[0])
-
-
-def _vector_schema(connection: Connection) -> str:
-    row = connection.execute("SELECT pgvec._vector_schema()::text").fetchone()
-    assert row is not None
-    return str(row[0])
 
 
 def _set_memory(connection: Connection, needed: int) -> None:

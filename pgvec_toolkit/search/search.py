@@ -48,7 +48,7 @@ class Searcher:
 
     def search(self, query: NDArray[np.float32], where: Filter | None, options: Options) -> list[Hit]:
         """Return the hits of a query vector of shape (dimensions,)."""
-        filter = plain(where) if where else None
+        filter = None if where is None else plain(where)
         parameters: list[Any] = [query] if filter is None else [query, Jsonb(filter)]
         with self._database.connection() as connection:
             try:

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from psycopg import RawCursor, sql
 from psycopg.types.json import Jsonb
 
-from pgvec_toolkit.distance import Distance
+from pgvec_toolkit.errors import TuningError
 from pgvec_toolkit.ingest.binary import read_vector_rows
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.database import Connection, Database
+    from pgvec_toolkit.database import Connection
+    from pgvec_toolkit.schema.space import Space
 
 # PostgreSQL and BLAS add up in different orders; two float32 sums differ by less than this.
 TOLERANCE = 5e-6
@@ -66,21 +67,27 @@ class Recall:
     k: int
 
 
-def exact_distances(
-    database: Database,
-    vector_table: sql.Identifier,
-    dimensions: int,
-    distance: Distance,
-    queries: Queries,
-    k: int,
-) -> NDArray[np.float32]:
+def sampled(connection: Connection, space: Space, count: int) -> Queries:
+    """Draw stored rows to be queries; fewer if there are not so many."""
+    row = connection.execute(
+        "SELECT pgvec._sample_sql(%s, %s, %s)", [space.schema, space.vector_table, count]
+    ).fetchone()
+    assert row is not None
+    rows = connection.execute(str(row[0]).encode(), binary=True).fetchall()
+    vectors = np.empty((len(rows), space.dimensions), dtype=np.float32)
+    for position, (_, vector) in enumerate(rows):
+        vectors[position] = vector.to_numpy()
+    return Queries(vectors, np.asarray([key for key, _ in rows], dtype=np.int64))
+
+
+def exact_distances(connection: Connection, space: Space, queries: Queries, k: int) -> NDArray[np.float32]:
     """Return the distances of the k nearest of each query, ascending, of shape (n, k); inf where there are fewer.
 
     All vectors are read once, by binary COPY, and compared block by block: memory stays flat.
     """
     best = np.full((len(queries), k), np.inf, dtype=np.float32)
-    for keys, vectors in _stored_vectors(database, vector_table, dimensions):
-        distances = distance.matrix(queries.vectors, vectors)
+    for keys, vectors in _stored_vectors(connection, space):
+        distances = space.distance.matrix(queries.vectors, vectors)
         distances[queries.own_keys[:, None] == keys[None, :]] = np.inf
         candidates = np.concatenate([best, distances], axis=1)
         best = np.partition(candidates, k - 1, axis=1)[:, :k]
@@ -141,9 +148,30 @@ def summarize(truth: Sequence[NDArray[Any]] | NDArray[Any], found: Sequence[NDAr
     return Recall(float(each.mean()), float(np.quantile(each, 0.05)), len(each), int(short), k)
 
 
-def _stored_vectors(
-    database: Database, vector_table: sql.Identifier, dimensions: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    statement = sql.SQL("COPY {} (key, embedding) TO STDOUT (FORMAT binary)").format(vector_table)
-    with database.connection() as connection, connection.cursor().copy(statement) as copy:
-        yield from read_vector_rows((bytes(block) for block in copy), dimensions, _ROWS_PER_BLOCK)
+def measure(
+    connection: Connection, collection: str, space: Space, queries: Queries, k: int, filter: Any = None
+) -> Recall:
+    """Measure recall@k of searches as they are, for queries that are given."""
+    found = found_distances(connection, nearest_sql(connection, collection, k, filter=filter), queries, k, filter)
+    if filter is None:
+        return summarize(exact_distances(connection, space, queries, k), found, k)
+    exact = nearest_sql(connection, collection, k, filter=filter, exact=True)
+    return summarize(found_distances(connection, exact, queries, k, filter), found, k)
+
+
+def measure_sample(connection: Connection, collection: str, count: int, k: int, filter: Any = None) -> Recall:
+    """Measure recall@k for stored rows drawn at random (SQL: `pgvec.recall`)."""
+    row = connection.execute(
+        "SELECT recall, recall_p5, queries_measured, short_results FROM pgvec.recall(%s, %s::integer, %s::integer, %s)",
+        [collection, k, count, None if filter is None else Jsonb(filter)],
+    ).fetchone()
+    if row is None or row[0] is None:
+        raise TuningError(f"collection {collection!r} holds too little to measure recall on")
+    share, share_p5, measured, short = row
+    return Recall(share, share_p5, measured, short, k)
+
+
+def _stored_vectors(connection: Connection, space: Space) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    statement = sql.SQL("COPY {} (key, embedding) TO STDOUT (FORMAT binary)").format(space.vectors)
+    with connection.cursor().copy(statement) as copy:
+        yield from read_vector_rows((bytes(block) for block in copy), space.dimensions, _ROWS_PER_BLOCK)

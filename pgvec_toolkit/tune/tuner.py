@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,12 @@ from pgvec_toolkit.tune import recall as measuring
 from pgvec_toolkit.tune.recall import Queries
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.database import Connection, Database
+    from pgvec_toolkit.database import Connection
+    from pgvec_toolkit.schema.indexes import Index
+    from pgvec_toolkit.schema.space import Space
 
 LARGEST_EF_SEARCH = 1000
+FEWEST_QUERIES = 20
 PARAMETERS = {"hnsw": "hnsw.ef_search", "ivfflat": "ivfflat.probes"}
 
 
@@ -121,16 +124,51 @@ class Tuner:
         return Trial(setting, float(measuring.shares(truth, found).mean()), milliseconds)
 
 
-def store(database: Database, space_id: int, profile: TuningProfile) -> None:
+def tune(
+    connection: Connection,
+    collection: str,
+    space: Space,
+    indexes: Sequence[Index],
+    queries: Queries,
+    k: int,
+    target: float,
+    advance: Callable[[float], None],
+) -> TuningProfile:
+    """Tune the index that searches use, and store the profile."""
+    method, largest = _tunable(collection, indexes)
+    if not len(queries):
+        raise TuningError(f"collection {collection!r} is empty: load it first")
+    if len(queries) < FEWEST_QUERIES:
+        raise TuningError(f"{len(queries)} queries are too few to tune on: at least {FEWEST_QUERIES} are needed")
+    truth = measuring.exact_distances(connection, space, queries, k)
+    profile = Tuner(connection, collection, method, k, largest, advance).tune(queries, truth, target)
+    _store(connection, space.id, profile)
+    return profile
+
+
+def _tunable(collection: str, indexes: Sequence[Index]) -> tuple[str, int]:
+    """Return the method of the index that searches use, and the largest value of its setting."""
+    valid = [index for index in indexes if index.valid]
+    if not valid:
+        raise TuningError(
+            f"collection {collection!r} has no vector index to tune: searches are exact. Create one with create_index()"
+        )
+    index = next((index for index in valid if index.method == "hnsw"), valid[0])
+    if index.method == "hnsw":
+        return "hnsw", LARGEST_EF_SEARCH
+    return "ivfflat", int(dict(option.split("=") for option in index.options).get("lists", "100"))
+
+
+def _store(connection: Connection, space_id: int, profile: TuningProfile) -> None:
     """Store a profile; searches read it from then on, those already prepared too."""
     evidence = {
         "queries": profile.queries,
         "milliseconds": round(profile.milliseconds, 3),
         "trials": [[trial.setting, round(trial.recall, 4), round(trial.milliseconds, 3)] for trial in profile.trials],
     }
-    database.fetch(
+    connection.execute(
         "INSERT INTO pgvec.tuning_profiles (space_id, index_method, k, target_recall, setting, recall, evidence)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (space_id, index_method, k) DO UPDATE SET"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (space_id, index_method, k) DO UPDATE SET"
         " target_recall = excluded.target_recall, setting = excluded.setting, recall = excluded.recall,"
         " evidence = excluded.evidence, tuned_at = now()",
         [

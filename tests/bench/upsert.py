@@ -31,7 +31,7 @@ def fresh(database: pgvec.Database) -> pgvec.Collection:
     return database.create_collection(NAME, dimensions=384, columns=debian.COLUMNS)
 
 
-def copy(connection: psycopg.Connection[Any], table: str, columns: list[str]) -> sql.Composed:
+def copy(table: str, columns: list[str]) -> sql.Composed:
     """Return a COPY statement."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     return sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)").format(sql.Identifier(table), names)
@@ -46,7 +46,7 @@ def limit(database: pgvec.Database, encoded: tuple[bytes, bytes]) -> float:
             for table, columns, data in zip(
                 (NAME, f"{NAME}_dense"), (CHUNK_COLUMNS, ["key", "embedding"]), encoded, strict=True
             ):
-                with connection.cursor().copy(copy(connection, table, columns)) as stream:
+                with connection.cursor().copy(copy(table, columns)) as stream:
                     stream.write(data)
         return time.perf_counter() - began
 
@@ -57,7 +57,7 @@ def write_row(database: pgvec.Database, rows: list[dict[str, Any]]) -> float:
     with database.connection() as connection:
         began = time.perf_counter()
         with connection.transaction():
-            with connection.cursor().copy(copy(connection, NAME, CHUNK_COLUMNS)) as stream:
+            with connection.cursor().copy(copy(NAME, CHUNK_COLUMNS)) as stream:
                 stream.set_types(["int8", "text", "text", "int4", "text", "jsonb", "text", "int8", "text[]"])
                 for key, row in enumerate(rows):
                     metadata = {"priority": row["priority"], "installed_kib": row["installed_kib"]}
@@ -74,7 +74,7 @@ def write_row(database: pgvec.Database, rows: list[dict[str, Any]]) -> float:
                             row["tags"],
                         ]
                     )
-            with connection.cursor().copy(copy(connection, f"{NAME}_dense", ["key", "embedding"])) as stream:
+            with connection.cursor().copy(copy(f"{NAME}_dense", ["key", "embedding"])) as stream:
                 stream.set_types(["int8", "vector"])
                 for key, row in enumerate(rows):
                     stream.write_row([key, Vector(row["vector"])])

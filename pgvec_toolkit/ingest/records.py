@@ -1,0 +1,80 @@
+"""Records into a collection: cut, check, encode, embed what has no vector, write."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from psycopg import sql
+
+from pgvec_toolkit.database import Connection
+from pgvec_toolkit.embed.base import Embedder, checked
+from pgvec_toolkit.ingest import load
+from pgvec_toolkit.ingest.batch import Batch, Records, batch_of, check_vectors, cut
+from pgvec_toolkit.ingest.binary import encode
+from pgvec_toolkit.ingest.load import Target, Written
+from pgvec_toolkit.ingest.overlap import prepared_ahead
+
+
+@dataclass(frozen=True)
+class Upsertion:
+    """How records become rows of one collection.
+
+    Attributes:
+        target: where they go.
+        embedder: returns the collection's embedder; called only if there is text to embed.
+        batch_size: rows per transaction.
+    """
+
+    target: Target
+    embedder: Callable[[], Embedder]
+    batch_size: int
+
+    def run(self, connection: Connection, records: Records, advance: Callable[[float], None]) -> Written:
+        """Write all records, one transaction a batch; the next batch is encoded while one is being written."""
+        written = Written()
+        for batch in prepared_ahead(cut(records, self.batch_size), self._encoded):
+            written.add(load.upsert(connection, self.target, partial(self._with_vectors, connection, batch)))
+            advance(len(batch))
+        return written
+
+    def _encoded(self, rows: tuple[int, dict[str, Any]]) -> Batch:
+        space = self.target.space
+        return encode(batch_of(*rows, space.dimensions, space.distance), self.target.typed)
+
+    def _with_vectors(self, connection: Connection, batch: Batch) -> list[Batch]:
+        """Return the batch with vectors: given ones, or of its texts; rows whose text is stored keep theirs, apart."""
+        if batch.vectors is not None:
+            return [batch]
+        texts = batch.fields.get("text", [None] * len(batch))
+        stored = self._stored_texts(connection, batch)
+        kept, to_embed = [], []
+        for row, (id, text) in enumerate(zip(batch.ids, texts, strict=True)):
+            if id in stored and stored[id] == (None if text is None else _md5(text)):
+                kept.append(row)
+            elif text is None:
+                raise batch.invalid(row, "vector", "is missing, and there is no text to embed")
+            else:
+                to_embed.append(row)
+        parts = [batch.take(kept)] if kept else []
+        return [*parts, self._embedded(batch.take(to_embed))] if to_embed else parts
+
+    def _embedded(self, batch: Batch) -> Batch:
+        space, embedder = self.target.space, self.embedder()
+        found = embedder.embed_documents(list(batch.fields["text"]))
+        batch.vectors = checked(found, (len(batch), space.dimensions), embedder)
+        check_vectors(batch.vectors, space.distance, batch.rows)
+        return batch
+
+    def _stored_texts(self, connection: Connection, batch: Batch) -> dict[str, str | None]:
+        """Return the MD5 of the texts of those ids that are stored with a vector."""
+        statement = sql.SQL("SELECT d.id, md5(d.text) FROM {} d JOIN {} v USING (key) WHERE d.id = ANY (%s)")
+        space = self.target.space
+        return dict(connection.execute(statement.format(space.chunks, space.vectors), [batch.ids]).fetchall())
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()

@@ -1,0 +1,93 @@
+"""Vector spaces as the catalogue has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from pgvec_toolkit.distance import Distance
+from pgvec_toolkit.errors import CollectionNotFound
+from pgvec_toolkit.schema.columns import ColumnType, column_type
+
+if TYPE_CHECKING:
+    from pgvec_toolkit.database import Database
+
+
+@dataclass(frozen=True)
+class Space:
+    """The default vector space of a collection, and its tables.
+
+    Attributes:
+        id: in pgvec.vector_spaces.
+        collection_id: in pgvec.collections.
+        schema: of both tables.
+        chunk_table: key, id, document_id, position, text, metadata, typed columns, tsv.
+        vector_table: key, embedding.
+        dimensions: of the vectors.
+        distance: by which they are compared.
+        model: name of the embedding model, if any.
+        model_fingerprint: what its vectors depend on, hashed.
+        vector_schema: where the extension lives.
+    """
+
+    id: int
+    collection_id: int
+    schema: str
+    chunk_table: str
+    vector_table: str
+    dimensions: int
+    distance: Distance
+    model: str | None
+    model_fingerprint: str | None
+    vector_schema: str
+
+    @property
+    def chunks(self) -> sql.Identifier:
+        """The chunk table, for a statement."""
+        return sql.Identifier(self.schema, self.chunk_table)
+
+    @property
+    def vectors(self) -> sql.Identifier:
+        """The vector table, for a statement."""
+        return sql.Identifier(self.schema, self.vector_table)
+
+    def columns(self, database: Database) -> dict[str, str]:
+        """Return the typed columns, name to SQL type, in table order."""
+        return dict(
+            database.fetch(
+                'SELECT "column"::text, type FROM pgvec._columns(pgvec._relation($1, $2))',
+                [self.schema, self.chunk_table],
+            )
+        )
+
+    def typed(self, database: Database) -> dict[str, ColumnType]:
+        """Return the typed columns as they are loaded."""
+        return {name: column_type(type) for name, type in self.columns(database).items()}
+
+
+def find(database: Database, collection: str) -> Space:
+    """Return the default space of a collection."""
+    row = database.fetch_one(
+        "SELECT s.id, c.id, c.schema_name, c.table_name, s.table_name, s.dimensions, s.distance, m.name,"
+        " m.fingerprint, pgvec._vector_schema()::text FROM pgvec._collection($1) c"
+        " JOIN pgvec.vector_spaces s ON s.collection_id = c.id AND s.is_default"
+        " LEFT JOIN pgvec.models m ON m.id = s.model_id",
+        [collection],
+    )
+    if row is None:
+        raise CollectionNotFound(f"collection {collection!r} has no default vector space")
+    id, collection_id, schema, chunks, vectors, dimensions, distance, model, fingerprint, vector_schema = row
+    return Space(
+        id,
+        collection_id,
+        schema,
+        chunks,
+        vectors,
+        dimensions,
+        Distance(distance),
+        model,
+        fingerprint,
+        vector_schema,
+    )
