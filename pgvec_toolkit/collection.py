@@ -147,7 +147,7 @@ class Collection:
             progress: whether to show a bar; None: on a terminal.
 
         Raises:
-            InvalidRecord: a row cannot be stored; nothing of its batch was, batches before it were.
+            InvalidRecord: a row cannot be stored; nothing of its batch was written, those before it were.
         """
         upsertion = Upsertion(self._target(), lambda: self.embedder, batch_size)
         total = len(records) if isinstance(records, list | tuple) else None

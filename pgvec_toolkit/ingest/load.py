@@ -20,7 +20,7 @@ from pgvec_toolkit.schema.columns import ColumnType
 from pgvec_toolkit.schema.space import Space
 
 _RETRIES = 5
-_LOST_RACES = (
+LOST_RACES = (
     psycopg.errors.UniqueViolation,
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
@@ -74,7 +74,7 @@ def in_transaction(connection: Connection, target: Target, write: Callable[[], _
                 if lost:
                     connection.execute(alone)
                 return write()
-        except _LOST_RACES:
+        except LOST_RACES:
             lost += 1
             if lost > _RETRIES:
                 raise
@@ -117,10 +117,16 @@ def _upsert_part(connection: Connection, target: Target, batch: Batch) -> Writte
     updated = 0
     if there:
         updated = _update(connection, target, batch.take(there), [known[batch.ids[row]] for row in there])
-    given = batch.fields.get("document_id", batch.ids)
-    documents |= {id if document is None else document for document, id in zip(given, batch.ids, strict=True)}
-    _forget_in_ledger(connection, target, documents)
+    _forget_in_ledger(connection, target, documents | _documents(batch))
     return Written(inserted=len(fresh), updated=updated, unchanged=len(there) - updated)
+
+
+def insert_new(connection: Connection, target: Target, batch: Batch) -> Written:
+    """Write a batch of which no id is there yet; UniqueViolation, and nothing written, if one is."""
+    with connection.transaction():
+        insert(connection, target, batch)
+        _forget_in_ledger(connection, target, _documents(batch))
+    return Written(inserted=len(batch))
 
 
 def insert(connection: Connection, target: Target, batch: Batch) -> None:
@@ -131,6 +137,11 @@ def insert(connection: Connection, target: Target, batch: Batch) -> None:
     _copy(connection, target.space.chunks, target.chunk_columns, chunk_rows)
     if batch.vectors is not None:
         _copy(connection, target.space.vectors, _VECTOR_COLUMNS, binary.vector_rows(keys, batch.vectors))
+
+
+def _documents(batch: Batch) -> set[str]:
+    given = batch.fields.get("document_id", batch.ids)
+    return {id if document is None else document for document, id in zip(given, batch.ids, strict=True)}
 
 
 def _known_rows(connection: Connection, target: Target, ids: Sequence[str]) -> tuple[dict[str, int], set[str]]:

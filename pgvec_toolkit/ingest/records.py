@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ from pgvec_toolkit.ingest.binary import encode
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.overlap import prepared_ahead
 
+TEXTS_PER_TRANSACTION = 500
+
 
 @dataclass(frozen=True)
 class Upsertion:
@@ -26,7 +29,7 @@ class Upsertion:
     Attributes:
         target: where they go.
         embedder: returns the collection's embedder; called only if there is text to embed.
-        batch_size: rows per transaction.
+        batch_size: rows per transaction; fewer where texts have to be embedded, which takes longer to lose.
     """
 
     target: Target
@@ -36,10 +39,26 @@ class Upsertion:
     def run(self, connection: Connection, records: Records, advance: Callable[[float], None]) -> Written:
         """Write all records, one transaction a batch; the next batch is encoded while one is being written."""
         written = Written()
+        new_so_far = False
         for batch in prepared_ahead(cut(records, self.batch_size), self._encoded):
-            written.add(load.upsert(connection, self.target, partial(self._with_vectors, connection, batch)))
-            advance(len(batch))
+            for part in _transactions(batch):
+                done, new_so_far = self._write(connection, part, new_so_far)
+                written.add(done)
+                advance(len(part))
         return written
+
+    def _write(self, connection: Connection, batch: Batch, new_so_far: bool) -> tuple[Written, bool]:
+        """Write a batch; return with the counts whether the next may be expected to be new, as all were so far.
+
+        Rows with vectors are then copied without a look at what is there: should one be, the unique index tells.
+        """
+        if new_so_far and batch.vectors is not None:
+            with suppress(*load.LOST_RACES):
+                return load.insert_new(connection, self.target, batch), True
+            new_so_far = False
+        done = load.upsert(connection, self.target, partial(self._with_vectors, connection, batch))
+        first = batch.rows[0] == 0
+        return done, done.inserted == len(batch) and (new_so_far or first)
 
     def _encoded(self, rows: tuple[int, dict[str, Any]]) -> Batch:
         space = self.target.space
@@ -74,6 +93,15 @@ class Upsertion:
         statement = sql.SQL("SELECT d.id, md5(d.text) FROM {} d JOIN {} v USING (key) WHERE d.id = ANY (%s)")
         space = self.target.space
         return dict(connection.execute(statement.format(space.chunks, space.vectors), [batch.ids]).fetchall())
+
+
+def _transactions(batch: Batch) -> Iterator[Batch]:
+    """Cut a batch of texts into what is embedded and committed at once."""
+    if batch.vectors is not None or len(batch) <= TEXTS_PER_TRANSACTION:
+        yield batch
+        return
+    for start in range(0, len(batch), TEXTS_PER_TRANSACTION):
+        yield batch.take(range(start, min(start + TEXTS_PER_TRANSACTION, len(batch))))
 
 
 def _md5(text: str) -> str:
