@@ -48,10 +48,10 @@ def demo(dsn: Dsn = None) -> None:
 
 
 def _load(handbook: Collection) -> None:
-    from pgvec_toolkit.resources import demo_corpus
+    from pgvec_toolkit.resources import demo_handbook
 
     with _Step("ingested the handbook") as step:
-        done = handbook.ingest(demo_corpus(), chunk_tokens=CHUNK_TOKENS)
+        done = handbook.ingest(demo_handbook(), chunk_tokens=CHUNK_TOKENS)
         step.result = f"{done.documents} documents, {done.chunks} chunks"
 
 

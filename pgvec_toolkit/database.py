@@ -61,13 +61,17 @@ def translated_errors() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        ours = _ERRORS.get(error.sqlstate or "")
-        if ours is not None:
-            hint = error.diag.message_hint
-            raise ours(f"{error.diag.message_primary}{f'. {hint}' if hint else ''}") from error
-        if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
-            raise ConnectionFailed(f"no connection to PostgreSQL: {str(error).strip()}") from error
+        _raise_translated(error)
         raise
+
+
+def _raise_translated(error: psycopg.Error) -> None:
+    ours = _ERRORS.get(error.sqlstate or "")
+    if ours is not None:
+        hint = error.diag.message_hint
+        raise ours(f"{error.diag.message_primary}{f'. {hint}' if hint else ''}") from error
+    if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
+        raise ConnectionFailed(f"no connection to PostgreSQL: {str(error).strip()}") from error
 
 
 @dataclass(frozen=True)
@@ -136,13 +140,17 @@ class Database:
     @contextmanager
     def connection(self) -> Iterator[Connection]:
         """Borrow an autocommit connection from the pool; its driver errors come out as pgvec's."""
-        with translated_errors():
-            self._pool.open()
+        try:
+            if self._pool.closed:
+                self._pool.open()
             borrowed = self._borrow()
             try:
                 yield borrowed
             finally:
                 self._pool.putconn(borrowed)
+        except psycopg.Error as error:
+            _raise_translated(error)
+            raise
 
     def dedicated_connection(self) -> Connection:
         """Open a connection outside the pool, for work that sets its session up (builds, loads)."""

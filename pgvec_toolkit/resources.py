@@ -1,4 +1,4 @@
-"""The files that ship inside the package: SQL, migrations, the demo corpus."""
+"""The files that ship inside the package: SQL, migrations, the demo handbook."""
 
 from __future__ import annotations
 
@@ -29,6 +29,6 @@ def migrations_folder() -> Path:
     return Path(str(resources.files("pgvec_toolkit.migrations")))
 
 
-def demo_corpus() -> Path:
+def demo_handbook() -> Path:
     """Return the folder of the demo's Markdown files."""
-    return Path(str(resources.files("pgvec_toolkit.demo"))) / "corpus"
+    return Path(str(resources.files("pgvec_toolkit.demo"))) / "handbook"

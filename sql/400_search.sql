@@ -11,9 +11,9 @@ c2 * k * rows / matches; they are equal at sqrt(c2 / c1 * k * rows), and c2 / c1
 
 CREATE OR REPLACE FUNCTION pgvec._effort(rows double precision, gate integer) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT 2 * sqrt(greatest(1, rows / gate)) $$;
+AS $$ SELECT 1.8 * sqrt(greatest(1, rows / gate)) $$;
 COMMENT ON FUNCTION pgvec._effort(double precision, integer) IS
-'How many times the tuned setting a filtered scan needs for the same recall: 2 / sqrt(share of rows that match), as was measured on shares
+'How many times the tuned setting a filtered scan needs for the same recall: 1.8 / sqrt(share of rows that match), as was measured on shares
 from 50 % to 5 %. The gate bounds that share from below; what it is, is not known before the scan.';
 
 CREATE OR REPLACE FUNCTION pgvec._settings_sql(space pgvec.vector_spaces, relation regclass, k integer, effort double precision,
@@ -45,15 +45,22 @@ vector index is there. Being parallel-unsafe it also keeps parallel workers from
 
 CREATE OR REPLACE FUNCTION pgvec._setting_sql(space_id integer, method text, k integer, effort double precision, setting integer,
                                               untuned integer, largest integer) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    -- The profile is read when the search runs, so that a new one reaches statements prepared before it.
-    -- A profile for another k is scaled up, never down.
-    SELECT CASE WHEN setting IS NOT NULL THEN quote_literal(least(largest, setting)) ELSE
-        format('least(%s, ceil(%s * coalesce((SELECT p.setting * greatest(1.0, %s.0 / p.k) FROM pgvec.tuning_profiles p '
-               'WHERE p.space_id = %s AND p.index_method = %L ORDER BY (p.k < %s), abs(p.k - %s) LIMIT 1), %s))::integer)::text',
-               largest, round(effort::numeric, 2), k, space_id, method, k, k, untuned) END
-$$;
+DECLARE
+    -- Of profiles for another k the next larger will do; a smaller one is scaled up.
+    otherwise integer := coalesce((SELECT ceil(p.setting * greatest(1.0, _setting_sql.k::numeric / p.k)) FROM pgvec.tuning_profiles p
+                                   WHERE p.space_id = _setting_sql.space_id AND p.index_method = method
+                                   ORDER BY (p.k < _setting_sql.k), abs(p.k - _setting_sql.k) LIMIT 1), untuned);
+BEGIN
+    IF setting IS NOT NULL THEN
+        RETURN quote_literal(least(largest, setting));
+    END IF;
+    -- The profile for this very k is read when the search runs: a new one reaches statements prepared before it.
+    RETURN format('least(%s, ceil(%s * coalesce((SELECT p.setting FROM pgvec.tuning_profiles p WHERE p.space_id = %s '
+                  'AND p.index_method = %L AND p.k = %s), %s))::integer)::text',
+                  largest, round(effort::numeric, 2), space_id, method, k, otherwise);
+END $$;
 COMMENT ON FUNCTION pgvec._setting_sql(integer, text, integer, double precision, integer, integer, integer) IS
 'An expression for the setting of an index: the given one, or the tuned one times the effort.';
 
@@ -86,32 +93,27 @@ BEGIN
                       'WHERE %4$s ORDER BY e.distance LIMIT %5$s', chunks_, distance, vectors_, predicate, rows_wanted);
     END IF;
     RETURN format($sql$
-  WITH matching AS MATERIALIZED (
-    SELECT d.key FROM %1$s d WHERE %4$s LIMIT %6$s + 1
-  ), gate AS MATERIALIZED (
-    SELECT count(*) <= %6$s AS open FROM matching
-  ), scanned AS MATERIALIZED (
+  WITH scanned AS MATERIALIZED (
     SELECT v.key, %2$s AS distance FROM %3$s v
-    WHERE NOT (SELECT open FROM gate) AND %7$s
+    WHERE EXISTS (SELECT FROM %1$s d WHERE %4$s OFFSET %6$s)
+      AND %7$s
       AND EXISTS (SELECT FROM %1$s d WHERE d.key = v.key AND %4$s OFFSET 0)
     ORDER BY %2$s LIMIT %5$s
   ), scan AS MATERIALIZED (
-    SELECT count(*) < %5$s AND NOT (SELECT open FROM gate) AS fell_short FROM scanned
+    SELECT count(*) = %5$s AS sufficed FROM scanned
   )
-  (SELECT m.key, e.distance FROM matching m
-   CROSS JOIN LATERAL (SELECT %2$s AS distance FROM %3$s v WHERE v.key = m.key OFFSET 0) e
-   WHERE (SELECT open FROM gate) ORDER BY e.distance LIMIT %5$s)
-  UNION ALL
-  SELECT s.key, s.distance FROM scanned s WHERE NOT (SELECT fell_short FROM scan)
+  SELECT s.key, s.distance FROM scanned s WHERE (SELECT sufficed FROM scan)
   UNION ALL
   (SELECT d.key, e.distance FROM %1$s d
    CROSS JOIN LATERAL (SELECT %2$s AS distance FROM %3$s v WHERE v.key = d.key OFFSET 0) e
-   WHERE (SELECT fell_short FROM scan) AND %4$s ORDER BY e.distance LIMIT %5$s)$sql$,
+   WHERE NOT (SELECT sufficed FROM scan) AND %4$s ORDER BY e.distance LIMIT %5$s)$sql$,
         chunks_, distance, vectors_, predicate, rows_wanted, gate, settings);
 END $$;
 COMMENT ON FUNCTION pgvec._nearest_sql(text, integer, jsonb, text, integer, boolean, integer) IS
 'The statement that finds (key, distance) of the k nearest, and of some beyond, with the settings for k. Filtered, it gates itself:
-up to gate matching rows are sorted exactly; beyond, the index is scanned iteratively; should that scan end short of k rows, all matches are sorted exactly after all.';
+the index is scanned, iteratively, if more than gate rows match. If they do not, or if that scan ends short of k rows, the matches are
+sorted exactly. Either branch is switched off by a condition that is evaluated once. The filter of the scan must stay a subplan per
+candidate (OFFSET 0), for as a join the planner would rather sort; and so must the distance of a match, or it would read all vectors.';
 
 CREATE OR REPLACE FUNCTION pgvec.search_sql(
     collection text,
@@ -143,11 +145,11 @@ BEGIN
 SELECT d.id, d.document_id, d.text, %2$s AS metadata, n.distance, %3$s AS similarity, %3$s AS score,
        (row_number() OVER (ORDER BY n.distance, n.key))::integer AS rank
 FROM nearest n JOIN %4$I.%5$I d ON d.key = n.key
-ORDER BY n.distance, n.key LIMIT %6$s$sql$,
+ORDER BY n.distance, n.key$sql$,
         pgvec._nearest_sql(collection, k, filter, space, ef_search, exact),
         CASE WHEN typed IS NULL THEN 'd.metadata' ELSE 'd.metadata || ' || typed END,
         format((pgvec._distance(wanted.distance)).similarity, 'n.distance'),
-        owner.schema_name, owner.table_name, k);
+        owner.schema_name, owner.table_name);
 END $$;
 COMMENT ON FUNCTION pgvec.search_sql(text, integer, jsonb, text, integer, boolean) IS
 'The text of the statement that pgvec.search runs, for PREPARE or for reading. Parameters: $1 the query (vector), and, with a filter,

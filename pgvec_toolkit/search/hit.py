@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen: that would make ten hits cost as much as borrowing a connection and asking for them.
+@dataclass(slots=True)
 class Hit:
     """A chunk that was found.
 

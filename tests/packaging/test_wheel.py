@@ -113,7 +113,7 @@ def test_importing_needs_neither_torch_nor_the_repository(binaries, elsewhere):
         assert pgvec_toolkit.resources.__file__.startswith(sys.prefix), pgvec_toolkit.resources.__file__
         assert list(pgvec_toolkit.resources.sql_files())
         assert (pgvec_toolkit.resources.migrations_folder() / "env.py").is_file()
-        assert list(pgvec_toolkit.resources.demo_corpus().glob("*.md"))
+        assert list(pgvec_toolkit.resources.demo_handbook().glob("*.md"))
         found = [name for name in ("torch", "cli", "sql", "migrations") if importlib.util.find_spec(name)]
         assert not found, found
     """
