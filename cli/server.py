@@ -89,7 +89,8 @@ def migrate(
     ] = None,
 ) -> None:
     """Bring schema pgvec to this version: tables, then functions. Safe to run at any time, by anybody at once."""
-    from pgvec_toolkit.database import Database, resolve_dsn, translated_errors
+    from pgvec_toolkit.database import Database, resolve_dsn
+    from pgvec_toolkit.pool import translated_errors
     from pgvec_toolkit.schema import migrate
 
     if sql:

@@ -37,8 +37,8 @@ from pgvec_toolkit.tune import tuner
 from pgvec_toolkit.tune.recall import Queries, Recall
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.database import Database
     from pgvec_toolkit.ingest.documents import Ingested
+    from pgvec_toolkit.pool import Pool
     from pgvec_toolkit.schema.indexes import Index
     from pgvec_toolkit.tune.tuner import TuningProfile
 
@@ -49,7 +49,7 @@ ROWS_PER_BATCH = 5000
 class Collection:
     """A collection of chunks that can be searched; get one from `Database.collection` or `create_collection`."""
 
-    def __init__(self, database: Database, name: str, space: Space, embedder: Embedder | None) -> None:
+    def __init__(self, database: Pool, name: str, space: Space, embedder: Embedder | None) -> None:
         self.name = name
         self.space = space
         self._database = database
@@ -59,7 +59,7 @@ class Collection:
     @classmethod
     def create(
         cls,
-        database: Database,
+        database: Pool,
         name: str,
         *,
         embedder: Embedder | str | None,
@@ -94,7 +94,7 @@ class Collection:
         return cls.open(database, name, embedder=loaded)
 
     @classmethod
-    def open(cls, database: Database, name: str, *, embedder: Embedder | str | None) -> Collection:
+    def open(cls, database: Pool, name: str, *, embedder: Embedder | str | None) -> Collection:
         """Open the collection; its embedder is loaded when text first has to be embedded."""
         space = spaces.find(database, name)
         return cls(database, name, space, embedding.load(embedder) if isinstance(embedder, str) else embedder)

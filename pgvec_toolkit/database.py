@@ -1,211 +1,37 @@
-"""A connection to PostgreSQL: the pool, what the server can do, and how its errors become ours."""
+"""A PostgreSQL with pgvec in it: connecting, migrating, and its collections."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict
-from psycopg_pool import ConnectionPool, PoolTimeout
 
-from pgvec_toolkit.errors import (
-    CollectionExists,
-    CollectionNotFound,
-    ConfigurationError,
-    ConnectionFailed,
-    FilterError,
-    InvalidName,
-    NotMigrated,
-    PgvecError,
-    UnsupportedFeature,
-)
+from pgvec_toolkit.errors import ConfigurationError, NotMigrated
+from pgvec_toolkit.pool import Pool, translated_errors
+from pgvec_toolkit.schema import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
-    from typing import Self
 
     from pgvec_toolkit.collection import Collection
     from pgvec_toolkit.embed.base import Embedder
 
-Connection = psycopg.Connection[tuple[Any, ...]]
 
-# SQLSTATEs: PV… are raised by the functions of schema pgvec (sql/100_catalogue.sql).
-_ERRORS: dict[str, type[PgvecError]] = {
-    "PV001": CollectionNotFound,
-    "PV002": CollectionExists,
-    "PV003": InvalidName,
-    "PV004": FilterError,
-    "PV005": ConfigurationError,
-    "3F000": NotMigrated,  # invalid_schema_name
-    "22007": FilterError,  # invalid_datetime_format: a date in a filter, read only when the search runs
-    "22008": FilterError,  # datetime_field_overflow
-    "57P01": ConnectionFailed,  # admin_shutdown
-    "57P02": ConnectionFailed,  # crash_shutdown
-    "57P03": ConnectionFailed,  # cannot_connect_now
-}
-MINIMUM_VECTOR_VERSION = (0, 8, 0)  # iterative index scans
-_CONNECT_TIMEOUT = 10  # seconds, unless the DSN or PGCONNECT_TIMEOUT says otherwise
-_PATIENCE = 1.0  # seconds until we ask why the pool has no connection for us
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turn driver errors that have a name of ours into it; the driver's error stays as the cause."""
-    try:
-        yield
-    except psycopg.Error as error:
-        _raise_translated(error)
-        raise
-
-
-def _raise_translated(error: psycopg.Error) -> None:
-    ours = _ERRORS.get(error.sqlstate or "")
-    if ours is not None:
-        hint = error.diag.message_hint
-        raise ours(f"{error.diag.message_primary}{f'. {hint}' if hint else ''}") from error
-    if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
-        raise ConnectionFailed(f"no connection to PostgreSQL: {str(error).strip()}") from error
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What the server and its extension can do.
-
-    Attributes:
-        server: the server's version, as it prints it.
-        vector: version of the extension vector.
-        replica: whether the server is a read-only standby.
-    """
-
-    server: str
-    vector: tuple[int, ...]
-    replica: bool
-
-    @property
-    def advisories(self) -> list[str]:
-        """Known vulnerabilities and data-damaging bugs of this version of the extension; empty is good."""
-        return [text for fixed_in, text in _ADVISORIES if self.vector < fixed_in]
-
-
-_ADVISORIES = [
-    ((0, 8, 2), "CVE-2026-3172: buffer overflow in parallel HNSW builds (fixed in pgvector 0.8.2)"),
-    ((0, 8, 3), "HNSW indexes can be corrupted by vacuuming (fixed in pgvector 0.8.3)"),
-    ((0, 8, 4), "HNSW graphs can be left unrepaired by vacuuming (fixed in pgvector 0.8.4)"),
-    (
-        (0, 8, 6),
-        "CVE-2026-18022: integer overflow in IVFFlat, 32-bit builds only (fixed in pgvector 0.8.6)",
-    ),
-]
-
-
-class Database:
+class Database(Pool):
     """A PostgreSQL with pgvec in it. Safe to share between threads; close it, or use it as a context manager."""
-
-    def __init__(self, dsn: str, *, min_size: int = 0, max_size: int = 10, timeout: float = 30) -> None:
-        self.dsn = dsn
-        self._options: dict[str, Any] = {"autocommit": True}
-        if "connect_timeout" not in conninfo_to_dict(dsn) and "PGCONNECT_TIMEOUT" not in os.environ:
-            self._options["connect_timeout"] = _CONNECT_TIMEOUT
-        # No idle minimum: a script that forgets to close leaves no connection and no thread waiting.
-        self._pool: ConnectionPool[Connection] = ConnectionPool(
-            dsn,
-            min_size=min_size,
-            max_size=max_size,
-            timeout=timeout,
-            open=False,
-            kwargs=self._options,
-            configure=_configure,
-            check=_notice_end,
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._pool.close()
-
-    @contextmanager
-    def connection(self) -> Iterator[Connection]:
-        """Borrow an autocommit connection from the pool; its driver errors come out as pgvec's."""
-        try:
-            if self._pool.closed:
-                self._pool.open()
-            borrowed = self._borrow()
-            try:
-                yield borrowed
-            finally:
-                self._pool.putconn(borrowed)
-        except psycopg.Error as error:
-            _raise_translated(error)
-            raise
-
-    def dedicated_connection(self) -> Connection:
-        """Open a connection outside the pool, for work that sets its session up (builds, loads)."""
-        with translated_errors():
-            connection: Connection = psycopg.connect(self.dsn, **self._options)
-            _configure(connection)
-            return connection
-
-    def fetch(
-        self, sql: str, parameters: list[Any] | tuple[Any, ...] = (), *, prepare: bool | None = None
-    ) -> list[Any]:
-        """Run one statement with `$1` parameters on a pooled connection and return its rows."""
-        with self.connection() as connection:
-            cursor = RawCursor(connection)
-            cursor.format = psycopg.pq.Format.BINARY
-            cursor.execute(sql.encode(), parameters, prepare=prepare)
-            return cursor.fetchall() if cursor.description else []
-
-    def fetch_one(self, sql: str, parameters: list[Any] | tuple[Any, ...] = ()) -> Any:
-        """Return the first row, or None."""
-        rows = self.fetch(sql, parameters)
-        return rows[0] if rows else None
 
     def migrate(self) -> None:
         """Bring schema `pgvec` to this library's version. Idempotent; any number of processes may do it at once."""
-        from pgvec_toolkit.schema import migrate
-
         with translated_errors():
             migrate.upgrade(self.dsn)
-        self._pool.open()
-        self._pool.drain()  # connections opened before the extension was there do not know its types
+        self.drain()
 
     def check_migrated(self) -> None:
         """Raise NotMigrated unless schema `pgvec` is of this library's version."""
-        from pgvec_toolkit.schema import migrate
-
         with self.connection() as connection:
             migrate.check(connection)
-
-    @cached_property
-    def capabilities(self) -> Capabilities:
-        """The server's and the extension's versions; raises UnsupportedFeature if the extension is too old."""
-        server, vector, replica = self.fetch_one(
-            "SELECT current_setting('server_version'),"
-            " (SELECT extversion FROM pg_extension WHERE extname = 'vector'), pg_is_in_recovery()"
-        )
-        if vector is None:
-            raise NotMigrated("the extension vector is not installed in this database: run `pgvec migrate`")
-        found = tuple(int(part) for part in vector.split(".") if part.isdigit())
-        if found < MINIMUM_VECTOR_VERSION:
-            raise UnsupportedFeature(
-                f"pgvec needs pgvector 0.8.0 or newer (iterative index scans), the server has {vector}: "
-                "install a newer one and run ALTER EXTENSION vector UPDATE"
-            )
-        return Capabilities(server, found, replica)
 
     def create_collection(
         self,
@@ -232,7 +58,7 @@ class Database:
             language: text search configuration of the chunk table's tsvector.
             schema: where the tables are created.
         """
-        from pgvec_toolkit.collection import Collection
+        from pgvec_toolkit.collection import Collection  # brings numpy, which connecting can do without
 
         return Collection.create(
             self,
@@ -259,28 +85,6 @@ class Database:
         """Drop a collection with its tables; returns whether there was one (SQL: `pgvec.drop_collection`)."""
         (dropped,) = self.fetch_one("SELECT pgvec.drop_collection($1, $2)", [name, if_exists])
         return bool(dropped)
-
-    def _borrow(self) -> Connection:
-        """Take a connection from the pool; say at once why there is none if the server is to blame."""
-        patience = min(_PATIENCE, self._pool.timeout)
-        try:
-            return self._pool.getconn(patience)
-        except PoolTimeout:
-            self._try_to_connect()
-        try:
-            return self._pool.getconn(max(0.0, self._pool.timeout - patience))
-        except PoolTimeout as error:
-            self._try_to_connect()
-            raise ConnectionFailed(
-                "all connections of the pool are in use: raise max_size, or close what you borrow"
-            ) from error
-
-    def _try_to_connect(self) -> None:
-        """Connect once, outside the pool, which keeps to itself what is wrong."""
-        try:
-            psycopg.connect(self.dsn, **self._options).close()
-        except psycopg.Error as error:
-            raise ConnectionFailed(f"no connection to PostgreSQL: {str(error).strip()}") from error
 
 
 def connect(dsn: str | None = None, *, min_size: int = 0, max_size: int = 10, timeout: float = 30) -> Database:
@@ -326,29 +130,3 @@ def resolve_dsn(dsn: str | None = None) -> str | None:
                 "Write host=… dbname=… user=…, or postgresql://user@host/dbname"
             ) from error
     return dsn
-
-
-def _configure(connection: Connection) -> None:
-    """Prepare a new connection: vector types, and plans made once.
-
-    Our statements are written for generic plans; to plan a filtered search costs as much as to run it, and
-    so does JIT, which the server would start for the branches that are switched off.
-    """
-    from pgvector.psycopg import register_vector
-
-    connection.execute("SET jit = off")
-    connection.execute("SET plan_cache_mode = force_generic_plan")
-    schema = connection.execute(
-        "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
-        " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
-    ).fetchone()
-    if schema is not None:
-        with connection.transaction():  # for its length only: the types may live off the session's search_path
-            connection.execute("SELECT set_config('search_path', %s, true)", schema)
-            register_vector(connection)
-
-
-def _notice_end(connection: Connection) -> None:
-    """Raise if the server has ended an idle connection: its farewell waits to be read. It takes no round trip."""
-    for _ in range(2):  # the reason, then the end
-        connection.pgconn.consume_input()

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from pgvec_toolkit.database import Connection
 from pgvec_toolkit.embed.base import Embedder, checked, fingerprint
 from pgvec_toolkit.ingest import binary, load
 from pgvec_toolkit.ingest.batch import Batch, check_vectors, settle
 from pgvec_toolkit.ingest.chunk import chunker
 from pgvec_toolkit.ingest.read import Document
+from pgvec_toolkit.pool import Connection
 
 DOCUMENTS_AT_ONCE = 64
 

@@ -13,9 +13,9 @@ from typing import TypeVar
 import psycopg
 from psycopg import sql
 
-from pgvec_toolkit.database import Connection
 from pgvec_toolkit.ingest import binary
 from pgvec_toolkit.ingest.batch import Batch
+from pgvec_toolkit.pool import Connection
 from pgvec_toolkit.schema.columns import ColumnType
 from pgvec_toolkit.schema.space import Space
 

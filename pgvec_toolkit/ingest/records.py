@@ -11,13 +11,13 @@ from typing import Any
 
 from psycopg import sql
 
-from pgvec_toolkit.database import Connection
 from pgvec_toolkit.embed.base import Embedder, checked
 from pgvec_toolkit.ingest import load
 from pgvec_toolkit.ingest.batch import Batch, Records, batch_of, check_vectors, cut
 from pgvec_toolkit.ingest.binary import encode
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.overlap import prepared_ahead
+from pgvec_toolkit.pool import Connection
 
 TEXTS_PER_TRANSACTION = 500
 

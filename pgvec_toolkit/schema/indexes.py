@@ -16,7 +16,7 @@ from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
 from pgvec_toolkit.progress import Advance, progress_bar
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.database import Connection, Database
+    from pgvec_toolkit.pool import Connection, Pool
     from pgvec_toolkit.schema.space import Space
 
 _LEAST_MEMORY = 64 * 2**20
@@ -135,7 +135,7 @@ class Index:
 
 
 def build(
-    database: Database,
+    database: Pool,
     space: Space,
     spec: IndexSpec,
     *,
@@ -193,7 +193,7 @@ def _refuse_or_clear(connection: Connection, space: Space, name: str) -> None:
         connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(space.schema, name)))
 
 
-def _drop_invalid(database: Database, space: Space, name: str) -> None:
+def _drop_invalid(database: Pool, space: Space, name: str) -> None:
     """Leave no INVALID index behind; on another connection, since the build's may be gone."""
     # Whatever fails here, the build's own error says more.
     with suppress(psycopg.Error, PgvecError), database.connection() as connection:
@@ -242,7 +242,7 @@ def _explained(error: psycopg.Error, name: str) -> Exception:
 
 
 @contextmanager
-def _build_progress(database: Database, pid: int, description: str, show: bool | None) -> Iterator[None]:
+def _build_progress(database: Pool, pid: int, description: str, show: bool | None) -> Iterator[None]:
     """Show pg_stat_progress_create_index of another session until the block ends."""
     finished = threading.Event()
     shown = 0.0

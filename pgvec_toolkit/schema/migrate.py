@@ -124,7 +124,7 @@ def _plain_errors() -> Iterator[None]:
     from alembic.util import CommandError
     from sqlalchemy.exc import DBAPIError
 
-    from pgvec_toolkit.database import translated_errors
+    from pgvec_toolkit.pool import translated_errors
 
     with translated_errors():
         try:

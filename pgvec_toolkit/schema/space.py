@@ -12,7 +12,7 @@ from pgvec_toolkit.errors import CollectionNotFound
 from pgvec_toolkit.schema.columns import ColumnType, column_type
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.database import Database
+    from pgvec_toolkit.pool import Pool
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Space:
         """The vector table, for a statement."""
         return sql.Identifier(self.schema, self.vector_table)
 
-    def columns(self, database: Database) -> dict[str, str]:
+    def columns(self, database: Pool) -> dict[str, str]:
         """Return the typed columns, name to SQL type, in table order."""
         return dict(
             database.fetch(
@@ -62,12 +62,12 @@ class Space:
             )
         )
 
-    def typed(self, database: Database) -> dict[str, ColumnType]:
+    def typed(self, database: Pool) -> dict[str, ColumnType]:
         """Return the typed columns as they are loaded."""
         return {name: column_type(type) for name, type in self.columns(database).items()}
 
 
-def find(database: Database, collection: str) -> Space:
+def find(database: Pool, collection: str) -> Space:
     """Return the default space of a collection."""
     row = database.fetch_one(
         "SELECT s.id, c.id, c.schema_name, c.table_name, s.table_name, s.dimensions, s.distance, m.name,"

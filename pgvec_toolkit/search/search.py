@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pgvec_toolkit.database import Connection, Database
+    from pgvec_toolkit.pool import Connection, Pool
 
 # The gate follows the table's size, and an index may appear: a text is asked for again after this many seconds.
 _TEXT_LIFETIME = 60.0
@@ -41,7 +41,7 @@ class Options:
 class Searcher:
     """Searches of one collection."""
 
-    def __init__(self, database: Database, collection: str) -> None:
+    def __init__(self, database: Pool, collection: str) -> None:
         self._database = database
         self._collection = collection
         self._texts: dict[tuple[Options, Hashable], tuple[bytes, float]] = {}

@@ -15,7 +15,7 @@ from pgvec_toolkit.errors import TuningError
 from pgvec_toolkit.ingest.binary import read_vector_rows
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.database import Connection
+    from pgvec_toolkit.pool import Connection
     from pgvec_toolkit.schema.space import Space
 
 # PostgreSQL and BLAS add up in different orders; two float32 sums differ by less than this.

@@ -16,7 +16,7 @@ from pgvec_toolkit.tune import recall as measuring
 from pgvec_toolkit.tune.recall import Queries
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.database import Connection
+    from pgvec_toolkit.pool import Connection
     from pgvec_toolkit.schema.indexes import Index
     from pgvec_toolkit.schema.space import Space
 

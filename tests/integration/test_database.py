@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import PoolTimeout
 
 import pgvec_toolkit as pgvec
-from pgvec_toolkit.database import Capabilities, Database, resolve_dsn
+from pgvec_toolkit.database import Database, resolve_dsn
 from pgvec_toolkit.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -27,6 +27,7 @@ from pgvec_toolkit.errors import (
     NotMigrated,
     UnsupportedFeature,
 )
+from pgvec_toolkit.pool import Capabilities
 
 OTHERS = "datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
 
