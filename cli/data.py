@@ -47,7 +47,7 @@ def search(
     filter = parse_filter(where)
     searched = collection(name, dsn)
     if show_sql:
-        typer.echo(searched.search_sql(k, filter))
+        typer.echo(searched.search_sql(k, filter, ef_search=ef_search, exact=exact))
         return
     hits = searched.search(query, k, filter, ef_search=ef_search, exact=exact)
     if as_json:
@@ -59,7 +59,17 @@ def search(
     print_table(("rank", "score", "id", "text"), ((hit.rank, hit.score, hit.id, excerpt(hit.text)) for hit in hits))
 
 
+def delete(
+    name: Name,
+    document_ids: Annotated[list[str], typer.Argument(help="Ids of the documents.")],
+    dsn: Dsn = None,
+) -> None:
+    """Delete documents with their chunks and vectors."""
+    say(f"{collection(name, dsn).delete(document_ids)} chunks deleted")
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(ingest)
     app.command()(search)
+    app.command()(delete)

@@ -14,10 +14,11 @@ from pgvec_toolkit.cli.output import print_json, say, size
 
 def up() -> None:
     """Start the embedded PostgreSQL, or say that it runs."""
+    from pgvec_toolkit.database import connect_embedded
     from pgvec_toolkit.embedded import EmbeddedServer
 
+    connect_embedded().close()
     server = EmbeddedServer()
-    connect(None).close()
     say(f"PostgreSQL runs in {server.home}")
     typer.echo(server.conninfo)
 

@@ -21,7 +21,7 @@ from pgvec_toolkit.errors import (
     EmbeddingError,
     TuningError,
 )
-from pgvec_toolkit.ingest.batch import Records
+from pgvec_toolkit.ingest.batch import Records, identifier
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.records import Upsertion
 from pgvec_toolkit.progress import progress_bar
@@ -102,6 +102,9 @@ class Collection:
     def __repr__(self) -> str:
         return f"Collection({self.name!r}, {self.space.dimensions} dimensions, {self.space.distance})"
 
+    def __bool__(self) -> bool:
+        return True  # an empty collection is one, too
+
     def __len__(self) -> int:
         with self._database.connection() as connection:
             row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(self.space.chunks)).fetchone()
@@ -143,7 +146,8 @@ class Collection:
                 (n, dimensions)), a pyarrow Table or a DataFrame. Fields: `id`; `text` or `vector` or both;
                 optionally `document_id`, `position`, `metadata`; the typed columns; all else is metadata.
                 Text without a vector is embedded, unless it is stored already.
-            batch_size: rows per transaction; memory is that of a few batches, whatever the number of rows.
+            batch_size: rows per transaction; texts to be embedded are committed 500 at a time. Memory is that of
+                a few batches, whatever the number of rows.
             progress: whether to show a bar; None: on a terminal.
 
         Raises:
@@ -189,11 +193,12 @@ class Collection:
         ):
             return ingestion.run(connection, documents(source), advance)
 
-    def delete(self, document_ids: Sequence[str]) -> int:
+    def delete(self, document_ids: Sequence[str | int]) -> int:
         """Delete documents; returns the number of chunks deleted (SQL: `pgvec.delete_documents`)."""
         if isinstance(document_ids, str):
             raise ConfigurationError("document_ids is a list of ids, not one text")
-        row = self._database.fetch_one("SELECT pgvec.delete_documents($1, $2)", [self.name, list(document_ids)])
+        ids = [identifier(id, row) for row, id in enumerate(document_ids)]
+        row = self._database.fetch_one("SELECT pgvec.delete_documents($1, $2::text[])", [self.name, ids])
         return int(row[0])
 
     # -- searching -------------------------------------------------------------------------------
@@ -218,10 +223,13 @@ class Collection:
         """
         return self._searcher.search(self._query_vector(query), where, Options(k, None, ef_search, exact))
 
-    def search_sql(self, k: int = 10, where: Filter | None = None) -> str:
+    def search_sql(
+        self, k: int = 10, where: Filter | None = None, *, ef_search: int | None = None, exact: bool = False
+    ) -> str:
         """Return the statement that `search` runs; $1 is the query vector, $2 the filter."""
+        options = Options(k, None, ef_search, exact)
         with self._database.connection() as connection:
-            return search_sql(connection, self.name, None if where is None else plain(where), Options(k))
+            return search_sql(connection, self.name, None if where is None else plain(where), options)
 
     # -- indexes and recall ----------------------------------------------------------------------
 
@@ -266,6 +274,7 @@ class Collection:
         with self._database.connection() as connection:
             for each in dropped:
                 connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(self.space.schema, each)))
+            building.forget_profiles(connection, self.space)
         self._searcher.forget_texts()
         return dropped
 
@@ -350,8 +359,6 @@ class Collection:
         return vector
 
     def _given_queries(self, queries: Sequence[Query] | NDArray[Any]) -> Queries:
-        if isinstance(queries, np.ndarray) and queries.ndim == 2 and queries.shape[1] == self.space.dimensions:
-            return Queries.from_vectors(queries)
         if isinstance(queries, str) or len(queries) == 0:
             raise ConfigurationError("queries is a list of at least one text or vector")
         return Queries.from_vectors(np.stack([self._query_vector(query) for query in queries]))

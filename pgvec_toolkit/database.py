@@ -32,6 +32,7 @@ class Database(Pool):
         """Raise NotMigrated unless schema `pgvec` is of this library's version."""
         with self.connection() as connection:
             migrate.check(connection)
+        _ = self.capabilities  # raises UnsupportedFeature if the extension is too old
 
     def create_collection(
         self,
@@ -105,6 +106,11 @@ def connect(dsn: str | None = None, *, min_size: int = 0, max_size: int = 10, ti
         database = Database(resolved, min_size=min_size, max_size=max_size, timeout=timeout)
         database.check_migrated()
         return database
+    return connect_embedded(min_size=min_size, max_size=max_size, timeout=timeout)
+
+
+def connect_embedded(*, min_size: int = 0, max_size: int = 10, timeout: float = 30) -> Database:
+    """Start or join the embedded PostgreSQL, whatever the environment says, and migrate it."""
     from pgvec_toolkit.embedded import EmbeddedServer
 
     database = Database(EmbeddedServer().start(), min_size=min_size, max_size=max_size, timeout=timeout)

@@ -40,12 +40,14 @@ _ERRORS: dict[str, type[PgvecError]] = {
     "PV004": FilterError,
     "PV005": ConfigurationError,
     "3F000": NotMigrated,  # invalid_schema_name
+    "42501": ConfigurationError,  # insufficient_privilege
     "22007": FilterError,  # invalid_datetime_format: a date in a filter, read only when the search runs
     "22008": FilterError,  # datetime_field_overflow
     "57P01": ConnectionFailed,  # admin_shutdown
     "57P02": ConnectionFailed,  # crash_shutdown
     "57P03": ConnectionFailed,  # cannot_connect_now
 }
+_HINTS = {"42501": "An administrator can grant what is missing; the README says what a role needs"}
 MINIMUM_VECTOR_VERSION = (0, 8, 0)  # iterative index scans
 _CONNECT_TIMEOUT = 10  # seconds, unless the DSN or PGCONNECT_TIMEOUT says otherwise
 _PATIENCE = 1.0  # seconds until we ask why the pool has no connection for us
@@ -64,7 +66,7 @@ def translated_errors() -> Iterator[None]:
 def _raise_translated(error: psycopg.Error) -> None:
     ours = _ERRORS.get(error.sqlstate or "")
     if ours is not None:
-        hint = error.diag.message_hint
+        hint = error.diag.message_hint or _HINTS.get(error.sqlstate or "")
         raise ours(f"{error.diag.message_primary}{f'. {hint}' if hint else ''}") from error
     if error.sqlstate is None and isinstance(error, psycopg.OperationalError):
         raise ConnectionFailed(f"no connection to PostgreSQL: {str(error).strip()}") from error

@@ -23,11 +23,15 @@ AS $$
 DECLARE
     index record;
     parts text[] := '{}';
+    -- A scan without a filter discards dead rows only, and goes on until it has its k; a filtered one has an exact one to fall back on.
+    unlimited text[] := CASE WHEN effort = 1 THEN ARRAY[$s$set_config('hnsw.max_scan_tuples', '2147483647', true)$s$,
+                                                        $s$set_config('hnsw.scan_mem_multiplier', '1000', true)$s$] ELSE '{}' END;
 BEGIN
     FOR index IN SELECT a.amname AS method, max((regexp_match(array_to_string(i.reloptions, ' '), 'lists=(\d+)'))[1]::integer) AS lists
                  FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
                  WHERE x.indrelid = relation AND x.indisvalid AND a.amname IN ('hnsw', 'ivfflat') GROUP BY 1 ORDER BY 1 LOOP
-        parts := parts || format('set_config(%L, %L, true)', index.method || '.iterative_scan', 'relaxed_order') || CASE index.method
+        parts := parts || format('set_config(%L, %L, true)', index.method || '.iterative_scan', 'relaxed_order')
+                       || unlimited || CASE index.method
             WHEN 'hnsw' THEN format('set_config(%L, %s, true)', 'hnsw.ef_search',
                 pgvec._setting_sql(space.id, index.method, k, effort, setting, greatest(40, k), 1000))
             ELSE format('set_config(%L, %s, true)', 'ivfflat.probes',
@@ -84,9 +88,12 @@ DECLARE
 BEGIN
     settings := pgvec._settings_sql(wanted, vectors, k, CASE WHEN predicate IS NULL THEN 1 ELSE pgvec._effort(rows, gate) END, setting);
     IF predicate IS NULL THEN
-        RETURN format('SELECT v.key, %1$s AS distance FROM %2$s v%3$s ORDER BY %4$s LIMIT %5$s',
-                      distance, vectors_, CASE WHEN NOT exact THEN ' WHERE ' || settings END,
-                      CASE WHEN exact THEN format('(%s) + 0', distance) ELSE distance END, rows_wanted);
+        -- Without settings there is no index, and the text must not use one that is built later without them.
+        IF exact OR settings IS NULL THEN
+            RETURN format('SELECT v.key, %1$s AS distance FROM %2$s v ORDER BY (%1$s) + 0 LIMIT %3$s', distance, vectors_, rows_wanted);
+        END IF;
+        RETURN format('SELECT v.key, %1$s AS distance FROM %2$s v WHERE %3$s ORDER BY %1$s LIMIT %4$s',
+                      distance, vectors_, settings, rows_wanted);
     ELSIF exact OR settings IS NULL THEN
         RETURN format('SELECT d.key, e.distance FROM %1$s d '
                       'CROSS JOIN LATERAL (SELECT %2$s AS distance FROM %3$s v WHERE v.key = d.key OFFSET 0) e '

@@ -71,6 +71,7 @@ CREATE TABLE pgvec.ledger (
     collection_id integer NOT NULL REFERENCES pgvec.collections ON DELETE CASCADE,
     document_id   text NOT NULL,
     content_hash  bytea NOT NULL,
+    source        text,
     chunks        integer NOT NULL,
     ingested_at   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (collection_id, document_id)

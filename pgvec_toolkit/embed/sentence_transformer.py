@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 from functools import cached_property
@@ -55,8 +56,22 @@ class SentenceTransformerEmbedder:
 
     @property
     def details(self) -> dict[str, Any]:
-        """What else changes a vector: prompts, truncation, normalisation."""
-        return {"prompts": dict(self._model.prompts), "max_tokens": self.max_tokens, "normalized": True}
+        """What else changes a vector: weights, prompts, truncation, normalisation."""
+        return {
+            "weights": self._weights_digest,
+            "prompts": dict(self._model.prompts),
+            "max_tokens": self.max_tokens,
+            "normalized": True,
+        }
+
+    @cached_property
+    def _weights_digest(self) -> str:
+        """Hash of the first values of every tensor: training changes them all, and reading all of them takes long."""
+        digest = hashlib.sha256()
+        for name, tensor in self._model.state_dict().items():
+            values = tensor.flatten()[:64].float().cpu().numpy()
+            digest.update(f"{name}{tuple(tensor.shape)}".encode() + values.tobytes())
+        return digest.hexdigest()
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimensions); the model batches texts by length itself."""

@@ -47,8 +47,8 @@ def encode(batch: Batch, typed: dict[str, columns.ColumnType]) -> Batch:
     ]
     positions = [0 if given is None else given for given in get("position", nothing)]
     encoded = [
-        _encode(batch, "id", batch.ids, columns.text_field),
-        _encode(batch, "document_id", documents, columns.text_field),
+        _encode(batch, "id", batch.ids, columns.indexed_text_field),
+        _encode(batch, "document_id", documents, columns.indexed_text_field),
         _encode(batch, "position", positions, columns.int4_field),
         _encode(batch, "text", get("text", nothing), columns.text_field),
         _encode(batch, "metadata", _metadata(batch, typed), _json_field),

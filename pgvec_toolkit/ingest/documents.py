@@ -11,10 +11,12 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from psycopg import sql
 
 from pgvec_toolkit.embed.base import Embedder, checked, fingerprint
+from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest import binary, load
 from pgvec_toolkit.ingest.batch import Batch, check_vectors, settle
 from pgvec_toolkit.ingest.chunk import chunker
@@ -56,7 +58,7 @@ class Ingestion:
         while some := list(itertools.islice(source, DOCUMENTS_AT_ONCE)):
             latest = {document.id: document for document in some}
             hashes = {id: self._content_hash(document, model) for id, document in latest.items()}
-            changed = [latest[id] for id in self._changed(connection, hashes)]
+            changed = [latest[id] for id in self._changed(connection, latest, hashes)]
             pieces = [(document, cut(document)) for document in changed]
             done.documents += len(some)
             done.unchanged += len(latest) - len(changed)
@@ -71,12 +73,16 @@ class Ingestion:
         plain = json.loads(json.dumps(parts, default=_hashable))
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()
 
-    def _changed(self, connection: Connection, hashes: dict[str, bytes]) -> list[str]:
+    def _changed(self, connection: Connection, documents: dict[str, Document], hashes: dict[str, bytes]) -> list[str]:
+        """Return the ids of documents that the ledger has not, or not so."""
         rows = connection.execute(
-            "SELECT document_id, content_hash FROM pgvec.ledger WHERE collection_id = %s AND document_id = ANY (%s)",
+            "SELECT document_id, content_hash, source FROM pgvec.ledger"
+            " WHERE collection_id = %s AND document_id = ANY (%s)",
             [self.target.space.collection_id, list(hashes)],
         ).fetchall()
-        known: dict[str, bytes] = dict(rows)
+        for id, _, source in rows:
+            _refuse_namesake(id, source, documents[id].source)
+        known = {id: content_hash for id, content_hash, _ in rows}
         return [id for id, content_hash in hashes.items() if known.get(id) != content_hash]
 
     def _replace(
@@ -103,11 +109,19 @@ class Ingestion:
     ) -> None:
         """Write the ledger rows, in one order: whoever ingests the same document at the same time waits here."""
         connection.cursor().executemany(
-            "INSERT INTO pgvec.ledger (collection_id, document_id, content_hash, chunks) VALUES (%s, %s, %s, %s) "
+            "INSERT INTO pgvec.ledger (collection_id, document_id, content_hash, chunks, source) "
+            "VALUES (%s, %s, %s, %s, %s) "
             "ON CONFLICT (collection_id, document_id) DO UPDATE "
-            "SET content_hash = excluded.content_hash, chunks = excluded.chunks, ingested_at = now()",
+            "SET content_hash = excluded.content_hash, chunks = excluded.chunks, source = excluded.source, "
+            "ingested_at = now()",
             sorted(
-                (self.target.space.collection_id, document.id, hashes[document.id], len(chunks))
+                (
+                    self.target.space.collection_id,
+                    document.id,
+                    hashes[document.id],
+                    len(chunks),
+                    None if document.source is None else str(document.source),
+                )
                 for document, chunks in pieces
             ),
         )
@@ -129,6 +143,15 @@ class Ingestion:
         if vectors is not None:
             check_vectors(vectors, self.target.space.distance, rows)
         return Batch(rows, ids, {name: settle(values) for name, values in fields.items()}, vectors)
+
+
+def _refuse_namesake(id: str, known: str | None, source: Path | None) -> None:
+    """Refuse to let one file replace another that is still there; one that has moved is the same document."""
+    if known is not None and source is not None and Path(known) != source and Path(known).exists():
+        raise ConfigurationError(
+            f"{source} would replace {known}: both are document {id!r} here. Ingest the folder above both, "
+            "so that their ids differ, or give records with ids of your own"
+        )
 
 
 def _chunks(pieces: list[tuple[Document, list[str]]]) -> Iterator[tuple[Document, int, str]]:

@@ -90,7 +90,7 @@ def upsert(connection: Connection, target: Target, prepare: Callable[[], Sequenc
     A batch without vectors holds rows whose texts are stored already, and leaves their vectors as they are;
     if another loader changes one of them meanwhile, it is all prepared anew.
     """
-    while True:
+    for attempt in range(_RETRIES + 1):
         parts = prepare()
 
         def write(parts: Sequence[Batch] = parts) -> Written:
@@ -102,7 +102,9 @@ def upsert(connection: Connection, target: Target, prepare: Callable[[], Sequenc
         try:
             return in_transaction(connection, target, write)
         except _Overtaken:
-            continue
+            if attempt == _RETRIES:
+                raise
+    raise AssertionError("not reached")
 
 
 def _upsert_part(connection: Connection, target: Target, batch: Batch) -> Written:
@@ -181,7 +183,10 @@ def _update(connection: Connection, target: Target, batch: Batch, keys: Sequence
     staging = _staging(connection, target.space.chunks, target.chunk_columns)
     _copy(connection, staging, target.chunk_columns, binary.chunk_rows(batch, keys, target.typed))
     if batch.vectors is None:
-        same = sql.SQL("SELECT count(*) FROM {} s JOIN {} t USING (key) JOIN {} v USING (key) WHERE t.text = s.text")
+        same = sql.SQL(
+            "SELECT count(*) FROM {} s JOIN {} t USING (key) JOIN {} v USING (key) "
+            "WHERE t.text IS NOT DISTINCT FROM s.text"
+        )
         row = connection.execute(same.format(staging, target.space.chunks, target.space.vectors)).fetchone()
         if row != (len(batch),):
             raise _Overtaken

@@ -27,6 +27,7 @@ class Document:
         text: the text.
         fields: typed columns and metadata that each of its chunks gets.
         markdown: whether its headings are where to cut.
+        source: the file it was read from, if it is one.
     """
 
     row: int
@@ -34,6 +35,7 @@ class Document:
     text: str
     fields: dict[str, Any] = field(default_factory=dict)
     markdown: bool = False
+    source: Path | None = None
 
 
 def documents(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[Document]:
@@ -86,7 +88,7 @@ def _read_file(file: Path, id: str, row: int) -> Iterator[Document]:
         own = {name: fields.pop(name) for name in ("id", "text", *_MADE_BY_INGEST) if name in fields}
         if own:
             fields["metadata"] = own | fields.get("metadata", {})
-    yield Document(row, id, content, fields, markdown=file.suffix.lower() != ".txt")
+    yield Document(row, id, content, fields, markdown=file.suffix.lower() != ".txt", source=file.resolve())
 
 
 def _json_lines(file: Path, content: str) -> Iterator[Document]:
@@ -129,4 +131,11 @@ def split_front_matter(content: str, name: str) -> tuple[dict[str, Any], str]:
         raise ConfigurationError(f"{name}: its front matter is not YAML: {error}") from error
     if not isinstance(fields, dict):
         return {}, content
-    return {str(key): value for key, value in fields.items()}, body.partition("\n")[2].lstrip()
+    return _text_keys(fields), body.partition("\n")[2].lstrip()
+
+
+def _text_keys(value: Any) -> Any:
+    """Make all keys texts, as JSON has them: YAML reads 2024-01-01: and 42: as dates and numbers."""
+    if isinstance(value, dict):
+        return {str(key): _text_keys(item) for key, item in value.items()}
+    return [_text_keys(item) for item in value] if isinstance(value, list) else value

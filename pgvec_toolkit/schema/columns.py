@@ -11,6 +11,7 @@ from typing import Any
 from pgvec_toolkit.errors import ConfigurationError
 
 NULL = b"\xff\xff\xff\xff"
+LONGEST_INDEXED_TEXT = 2600
 _INT32, _INT64 = struct.Struct(">ii"), struct.Struct(">iq")
 _DOUBLE = struct.Struct(">id")
 _LENGTH = struct.Struct(">i")
@@ -27,6 +28,17 @@ def text_field(value: str) -> bytes:
         raise ValueError("contains a NUL byte, which PostgreSQL cannot store: remove it")
     encoded = value.encode()
     return _LENGTH.pack(len(encoded)) + encoded
+
+
+def indexed_text_field(value: str) -> bytes:
+    """Encode a text of which an index holds the whole: a btree or GIN entry is at most a third of a page."""
+    field = text_field(value)
+    if len(field) - 4 > LONGEST_INDEXED_TEXT:
+        raise ValueError(
+            f"is {len(field) - 4:,} bytes long, and an indexed text holds {LONGEST_INDEXED_TEXT:,}: shorten it, "
+            "or leave it out of the typed columns (metadata has no such limit)"
+        )
+    return field
 
 
 def int4_field(value: int) -> bytes:
@@ -90,7 +102,7 @@ def _timestamp_field(value: dt.datetime | dt.date | str) -> bytes:
 def _text_array_field(value: Any) -> bytes:
     if isinstance(value, str | Mapping) or not hasattr(value, "__iter__"):
         raise TypeError(f"{value!r} is not a list of texts")
-    items = [text_field(item) for item in value]
+    items = [indexed_text_field(item) for item in value]
     # dimensions, has-nulls flag, element type (25 = text), then length and lower bound
     head = struct.pack(">iiiii", 1, 0, 25, len(items), 1) if items else struct.pack(">iii", 0, 0, 25)
     return bytes_field(head + b"".join(items))
@@ -113,7 +125,7 @@ class ColumnType:
 _TYPES = {
     column_type.sql: column_type
     for column_type in (
-        ColumnType("text", text_field),
+        ColumnType("text", indexed_text_field),
         ColumnType("bigint", int8_field),
         ColumnType("double precision", _float_field),
         ColumnType("boolean", _bool_field),

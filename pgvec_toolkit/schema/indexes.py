@@ -151,6 +151,7 @@ def build(
         raise ConfigurationError(f"pgvector has no IVFFlat index for distance {space.distance}: use hnsw")
     name = f"{space.vector_table}_{spec.method}"
     with database.dedicated_connection() as connection:
+        _lock_out_other_builds(connection, space)
         _refuse_or_clear(connection, space, name)
         rows = _row_count(connection, space)
         _set_memory(connection, spec.build_memory(rows, space.dimensions))
@@ -162,6 +163,7 @@ def build(
             if isinstance(error, psycopg.Error):
                 raise _explained(error, name) from error
             raise
+        forget_profiles(connection, space, spec.method)
         # VACUUM marks pages all-visible, so that filters find their keys in the btree alone.
         connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(space.chunks))
         connection.execute(sql.SQL("ANALYZE {}").format(space.vectors))
@@ -184,6 +186,21 @@ def _create_statement(space: Space, spec: IndexSpec, name: str, rows: int, concu
     )
 
 
+def _lock_out_other_builds(connection: Connection, space: Space) -> None:
+    """Take a lock for this session: an index that another is building looks like a leftover to us."""
+    row = connection.execute("SELECT pg_try_advisory_lock(hashtext('pgvec.build_index'), %s)", [space.id]).fetchone()
+    if row != (True,):
+        raise IndexBuildError(f"another session is building an index on {space.vector_table}: wait for it to end")
+
+
+def forget_profiles(connection: Connection, space: Space, method: str | None = None) -> None:
+    """Delete the tuning profiles of an index that is no longer the one that was measured."""
+    connection.execute(
+        "DELETE FROM pgvec.tuning_profiles WHERE space_id = %s AND index_method = coalesce(%s, index_method)",
+        [space.id, method],
+    )
+
+
 def _refuse_or_clear(connection: Connection, space: Space, name: str) -> None:
     """Refuse a name that is taken; clear away what an interrupted concurrent build left under it."""
     valid = _validity(connection, space, name)
@@ -191,6 +208,14 @@ def _refuse_or_clear(connection: Connection, space: Space, name: str) -> None:
         raise IndexBuildError(f"index {name} exists already: drop it first to build it with other parameters")
     if valid is False:
         connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(space.schema, name)))
+    others = connection.execute(
+        "SELECT i.relname FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam"
+        " WHERE x.indrelid = %s::regclass AND a.amname IN ('hnsw', 'ivfflat')",
+        [space.vectors.as_string(connection)],
+    ).fetchall()
+    if others:
+        # The planner would choose by costs that know nothing of recall, and tune could not know which.
+        raise IndexBuildError(f"{space.vector_table} has a vector index, {others[0][0]}: drop it first")
 
 
 def _drop_invalid(database: Pool, space: Space, name: str) -> None:

@@ -45,7 +45,7 @@ class TuningProfile:
         k: number of neighbours it was tuned for.
         target_recall: what was asked for.
         recall: mean recall@k with it, on queries that were held back from the search for it.
-        milliseconds: median latency with it.
+        milliseconds: mean latency with it.
         queries: how many queries it was tuned on, and as many checked on.
         trials: all settings that were measured.
     """
@@ -153,7 +153,7 @@ def _tunable(collection: str, indexes: Sequence[Index]) -> tuple[str, int]:
         raise TuningError(
             f"collection {collection!r} has no vector index to tune: searches are exact. Create one with create_index()"
         )
-    index = next((index for index in valid if index.method == "hnsw"), valid[0])
+    index = valid[0]
     if index.method == "hnsw":
         return "hnsw", LARGEST_EF_SEARCH
     return "ivfflat", int(dict(option.split("=") for option in index.options).get("lists", "100"))

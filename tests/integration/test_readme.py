@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from pgvec_toolkit.database import Database
 from pgvec_toolkit.embedded import EmbeddedServer
 
 pytest.importorskip("sentence_transformers", reason="the README's examples embed text")
@@ -42,9 +41,6 @@ def test_the_examples_run_and_print_what_the_readme_says(dsn: str, monkeypatch: 
     namespace: dict[str, object] = {}
     ran = []
     for language, text, expected in blocks():
-        if re.search(r"create_collection\(\"docs\"|collection create docs", text):
-            with Database(dsn) as database:
-                database.drop_collection("docs", if_exists=True)
         if language == "python":
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):

@@ -14,7 +14,7 @@ from psycopg.conninfo import make_conninfo
 
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
-from pgvec_toolkit.errors import ConfigurationError, TuningError
+from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, TuningError
 from pgvec_toolkit.tune.tuner import TuningProfile
 
 ROWS, DIMENSIONS = 3000, 16
@@ -198,9 +198,15 @@ def test_ivfflat_is_tuned_on_probes(ivfflat: Collection) -> None:
     assert ivfflat.tune(0.999, queries=TUNED_ON[:60]).setting <= 40  # all lists are an exact scan
 
 
-def test_of_two_indexes_hnsw_is_tuned(ivfflat: Collection) -> None:
-    ivfflat.create_index(m=6, ef_construction=16)
-    assert ivfflat.tune(0.8, queries=TUNED_ON[:60]).index_method == "hnsw"
+def test_a_profile_goes_with_the_index_that_it_was_measured_on(ivfflat: Collection) -> None:
+    with pytest.raises(IndexBuildError, match="drop it first"):
+        ivfflat.create_index(m=6, ef_construction=16)
+    tuned = ivfflat.tune(0.8, queries=TUNED_ON[:60]).setting
+    assert setting_of_a_search(ivfflat, "10", "ivfflat.probes") == tuned
+    ivfflat.drop_index()
+    ivfflat.create_index("ivfflat", lists=81)
+    assert setting_of_a_search(ivfflat, "10", "ivfflat.probes") == 9
+    ivfflat.drop_index()
 
 
 @pytest.mark.parametrize("k", [1, 100])
