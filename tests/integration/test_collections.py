@@ -71,8 +71,9 @@ def test_sql_names_of_types(db: Database) -> None:
 def test_names_that_need_no_quoting_and_some_that_do(db: Database, name: str) -> None:
     collection = db.create_collection(name, dimensions=2, columns={"order": int, "embedding": str, "rank": float})
     collection.upsert([{"id": "a", "vector": [1, 2], "order": 1, "embedding": "x", "rank": 0.5}])
-    collection.create_index()
     collection.create_index("ivfflat", lists=1)
+    collection.drop_index()
+    collection.create_index()
     (hit,) = collection.search([1, 2], where={"order": 1, "embedding": "x", "rank": {"$lt": 1}})
     assert (hit.id, hit.metadata) == ("a", {"order": 1, "embedding": "x", "rank": 0.5})
     assert db.collections() == [name]

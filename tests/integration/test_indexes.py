@@ -64,11 +64,22 @@ def test_an_index_is_built_and_used(docs: pgvec.Collection, method: str, concurr
 
 def test_options_are_those_asked_for(docs: pgvec.Collection) -> None:
     docs.create_index("hnsw", m=8, ef_construction=40)
+    assert [(index.method, index.options) for index in docs.indexes()] == [("hnsw", ["m=8", "ef_construction=40"])]
+    with pytest.raises(IndexBuildError, match="has a vector index, docs_dense_hnsw: drop it first"):
+        docs.create_index("ivfflat", lists=7)
+    docs.drop_index()
     docs.create_index("ivfflat", lists=7)
-    assert {index.method: index.options for index in docs.indexes()} == {
-        "hnsw": ["m=8", "ef_construction=40"],
-        "ivfflat": ["lists=7"],
-    }
+    assert [(index.method, index.options) for index in docs.indexes()] == [("ivfflat", ["lists=7"])]
+
+
+def test_two_builds_at_once_do_not_take_each_other_for_leftovers(
+    docs: pgvec.Collection, connection: psycopg.Connection
+) -> None:
+    connection.execute("SELECT pg_advisory_lock(hashtext('pgvec.build_index'), %s)", [docs.space.id])
+    with pytest.raises(IndexBuildError, match="another session is building"):
+        docs.create_index()
+    connection.execute("SELECT pg_advisory_unlock_all()")
+    docs.create_index()
 
 
 def test_sizes_are_those_on_disk(docs: pgvec.Collection, connection: psycopg.Connection) -> None:
@@ -84,6 +95,8 @@ def test_the_operator_class_is_that_of_the_distance(db: Database, distance: str)
     made = db.create_collection("some", dimensions=2, distance=distance)
     made.upsert([{"id": str(row), "vector": [row + 1, 1]} for row in range(50)])
     made.create_index("hnsw")
+    assert len(made.search([1, 2], k=5)) == 5
+    made.drop_index()
     if distance == "l1":
         with pytest.raises(ConfigurationError, match="no IVFFlat index for distance l1: use hnsw"):
             made.create_index("ivfflat")
@@ -120,11 +133,10 @@ def test_something_else_of_the_name_is_left_alone(docs: pgvec.Collection, connec
 
 def test_dropping(docs: pgvec.Collection) -> None:
     docs.create_index("hnsw")
-    docs.create_index("ivfflat")
     with pytest.raises(ConfigurationError, match=r"no vector index 'docs_pkey'.*docs_dense_hnsw"):
         docs.drop_index("docs_pkey")
     assert docs.drop_index("docs_dense_hnsw") == ["docs_dense_hnsw"]
-    assert [index.method for index in docs.indexes()] == ["ivfflat"]
+    docs.create_index("ivfflat")
     assert docs.drop_index() == ["docs_dense_ivfflat"]
     assert docs.drop_index() == []
     with pytest.raises(ConfigurationError, match="it has none"):

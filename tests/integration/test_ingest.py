@@ -230,3 +230,17 @@ def test_real_documents(docs: Collection, connection: psycopg.Connection, shared
     assert len(rows) == 40
     assert all(title for _, title in rows)
     assert docs.ingest(folder) == Ingested(documents=40, unchanged=40, chunks=0)
+
+
+def test_a_file_does_not_replace_its_namesake_but_may_move(db: Database, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "readme.md").write_text(f"The readme of {folder}.")
+    collection = db.create_collection("docs", embedder=WordEmbedder())
+    collection.ingest(tmp_path / "a" / "readme.md")
+    with pytest.raises(ConfigurationError, match="would replace"):
+        collection.ingest(tmp_path / "b" / "readme.md")
+    assert collection.search("readme", k=5)[0].text == "The readme of a."
+    (tmp_path / "a" / "readme.md").unlink()
+    collection.ingest(tmp_path / "b" / "readme.md")
+    assert [hit.text for hit in collection.search("readme", k=5)] == ["The readme of b."]

@@ -14,6 +14,7 @@ from psycopg.conninfo import make_conninfo
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, FilterError, TuningError
+from tests.conftest import random_vectors
 
 ROWS, DIMENSIONS, K = 3000, 24, 10
 STORED, QUERIES = np.random.default_rng(5).normal(size=(2, ROWS, DIMENSIONS)).astype(np.float32)
@@ -191,3 +192,11 @@ def test_what_cannot_be_measured_is_refused(db: Database, connection: psycopg.Co
     db.drop_collection("docs")
     with pytest.raises(CollectionNotFound):
         docs.recall()
+
+
+@pytest.mark.parametrize("value", [0, float("nan")])
+def test_queries_without_direction_measure_nothing(db: Database, value: float) -> None:
+    docs = db.create_collection("docs", dimensions=4)
+    docs.upsert({"id": list(range(50)), "vector": random_vectors(50, 4)})
+    with pytest.raises(ConfigurationError, match="query vector"):
+        docs.recall(queries=np.full((30, 4), value, dtype=np.float32))

@@ -589,3 +589,25 @@ def test_deleted_rows_and_rows_without_vector_do_not_count(
     for _ in range(12):
         assert ids(docs.search(query, K, where, ef_search=400)) == left[:K]
     assert len(docs.search(query, 4000, where)) == len(left)
+
+
+def test_dead_rows_do_not_shorten_a_search(db: Database, connection: psycopg.Connection) -> None:
+    """Without VACUUM the nearest of an index scan are rows that are gone; it goes on until it has k."""
+    docs = db.create_collection("docs", dimensions=8)
+    stored = random_vectors(6000, 8, seed=4)
+    connection.execute("ALTER TABLE docs_dense SET (autovacuum_enabled = off)")
+    docs.upsert({"id": list(range(6000)), "vector": stored})
+    docs.create_index("hnsw", m=8, ef_construction=32)
+    nearest = np.argsort(1 - stored @ stored[0])[:5000]
+    connection.execute("DELETE FROM docs WHERE id = ANY (%s)", [[str(row) for row in nearest]])
+    assert len(docs.search(stored[0], k=10)) == 10
+    assert len(docs.search(stored[0], k=500)) == 500
+
+
+def test_a_statement_made_before_there_was_an_index_stays_exact(db: Database) -> None:
+    docs = db.create_collection("docs", dimensions=8)
+    stored = random_vectors(3000, 8, seed=5)
+    docs.upsert({"id": list(range(3000)), "vector": stored})
+    assert len(docs.search(stored[0], k=100)) == 100
+    db.collection("docs").create_index()
+    assert len(docs.search(stored[0], k=100)) == 100

@@ -451,3 +451,28 @@ def test_row_that_another_loader_changes_between_reading_and_writing(
     hit = collection.search("apple", k=1)[0]
     assert (hit.id, hit.text) == ("a", "apple")
     assert hit.distance == pytest.approx(0, abs=1e-6)
+
+
+def test_payload_of_a_row_without_text_can_change(db: Database) -> None:
+    collection = db.create_collection("docs", dimensions=2, columns={"price": int})
+    collection.upsert([{"id": "a", "vector": [1, 0], "price": 1}])
+    assert collection.upsert([{"id": "a", "price": 2}]).updated == 1
+    assert collection.search([1, 0])[0].metadata == {"price": 2}
+
+
+@pytest.mark.parametrize(
+    "record", [{"id": "x" * 2601}, {"id": "a", "section": "é" * 1301}, {"id": "a", "tags": ["x" * 2601]}]
+)
+def test_text_too_long_for_its_index_is_refused_by_name(db: Database, record: dict[str, Any]) -> None:
+    collection = db.create_collection("docs", dimensions=2, columns={"section": str, "tags": list[str]})
+    with pytest.raises(InvalidRecord, match=r"row 0, field '(id|section|tags)': is 2,60\d bytes long"):
+        collection.upsert([record | {"vector": [1, 0]}])
+    assert len(collection) == 0
+    assert collection  # though it is empty
+
+
+def test_numbers_that_were_ids_can_be_deleted(db: Database) -> None:
+    collection = db.create_collection("docs", dimensions=2)
+    collection.upsert({"id": [7, 8], "vector": np.eye(2, dtype=np.float32)})
+    assert collection.delete([7]) == 1
+    assert [hit.id for hit in collection.search([1, 0])] == ["8"]
