@@ -27,7 +27,7 @@ from pgvec_toolkit.embedded import EmbeddedServer
 
 PGVEC = [sys.executable, "-c", "from pgvec_toolkit.cli import main; main()"]
 COMMANDS = {
-    *("demo", "up", "down", "status", "migrate", "psql", "ingest", "search", "tune", "recall"),
+    *("demo", "up", "down", "status", "migrate", "psql", "ingest", "search", "delete", "tune", "recall"),
     *("collection create", "collection list", "collection show", "collection drop"),
     *("index create", "index list", "index drop"),
 }
@@ -203,11 +203,12 @@ def test_a_whole_life(bare: Run, empty_dsn: str, words: None, handbook: Path) ->
     assert no_index.code == 1
     assert "no vector index to tune" in no_index.err
     assert run("index", "create", "docs").err.startswith("index docs_dense_hnsw was built in ")
-    assert run("index", "create", "docs", "ivfflat", "--lists", "2", "--concurrently").code == 0
+    second = run("index", "create", "docs", "ivfflat")
+    assert (second.code, second.err) == (1, "pgvec: docs_dense has a vector index, docs_dense_hnsw: drop it first\n")
     indexes = run("index", "list", "docs", "--json").json
-    assert [(index["method"], index["valid"]) for index in indexes] == [("hnsw", True), ("ivfflat", True)]
-    assert "docs_dense_ivfflat" in run("index", "list", "docs").out
-    assert "lists=2" in run("collection", "show", "docs").out
+    assert [(index["method"], index["valid"]) for index in indexes] == [("hnsw", True)]
+    assert "docs_dense_hnsw" in run("index", "list", "docs").out
+    assert "ef_construction=64" in run("collection", "show", "docs").out
 
     tuned = run("tune", "docs", "--recall", "0.9", "-k", "5", "--json").json
     assert tuned["recall"] >= 0.9
@@ -230,9 +231,13 @@ def test_a_whole_life(bare: Run, empty_dsn: str, words: None, handbook: Path) ->
     )
     assert run("search", "docs", "boil", "--where", '{"section": "attic"}', "--json").json == []
 
-    assert run("index", "drop", "docs", "docs_dense_ivfflat").err == "dropped: docs_dense_ivfflat\n"
-    assert run("index", "drop", "docs").err == "dropped: docs_dense_hnsw\n"
+    assert run("index", "drop", "docs", "docs_dense_hnsw").err == "dropped: docs_dense_hnsw\n"
+    assert run("index", "create", "docs", "ivfflat", "--lists", "2", "--concurrently").code == 0
+    assert run("index", "drop", "docs").err == "dropped: docs_dense_ivfflat\n"
     assert run("index", "drop", "docs").err == "dropped: nothing\n"
+    deleted = run("search", "docs", "boil", "-k", "1", "--json").json[0]["document_id"]
+    assert run("delete", "docs", deleted).err == "1 chunks deleted\n"
+    assert run("delete", "docs", deleted).err == "0 chunks deleted\n"
     status = run("status", "--json").json
     assert (status["kind"], status["schema"], status["collections"]) == ("your server", "up to date", ["docs"])
     assert run("collection", "drop", "docs", "--yes") == Outcome(0, "", "collection docs is gone\n")
