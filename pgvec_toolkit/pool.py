@@ -41,6 +41,7 @@ _ERRORS: dict[str, type[PgvecError]] = {
     "PV005": ConfigurationError,
     "3F000": NotMigrated,  # invalid_schema_name
     "42501": ConfigurationError,  # insufficient_privilege
+    "22003": ConfigurationError,  # numeric_value_out_of_range: k, mostly
     "22007": FilterError,  # invalid_datetime_format: a date in a filter, read only when the search runs
     "22008": FilterError,  # datetime_field_overflow
     "57P01": ConnectionFailed,  # admin_shutdown

@@ -23,7 +23,7 @@ from pgvec_toolkit.ingest.chunk import chunker
 from pgvec_toolkit.ingest.read import Document
 from pgvec_toolkit.pool import Connection
 
-DOCUMENTS_AT_ONCE = 64
+DOCUMENTS_AT_ONCE = 16  # are embedded and committed together: what an interruption can cost
 
 
 @dataclass

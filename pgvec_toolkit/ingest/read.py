@@ -76,6 +76,8 @@ def _read_file(file: Path, id: str, row: int) -> Iterator[Document]:
         content = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{file} is not UTF-8 text: {error}. Convert it, or leave it out") from error
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from error
     if file.suffix.lower() == ".jsonl":
         yield from _json_lines(file, content)
         return
@@ -127,7 +129,7 @@ def split_front_matter(content: str, name: str) -> tuple[dict[str, Any], str]:
         return {}, content
     try:
         fields = yaml.safe_load(head) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2020-13-45
         raise ConfigurationError(f"{name}: its front matter is not YAML: {error}") from error
     if not isinstance(fields, dict):
         return {}, content

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
-from pgvec_toolkit.ingest.read import Document, documents
+from pgvec_toolkit.ingest.read import Document, documents, split_front_matter
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -140,3 +140,8 @@ def test_record_that_is_no_document_is_named(record: Any, field: str) -> None:
     with pytest.raises(InvalidRecord) as caught:
         list(documents([{"id": "good", "text": "x"}, record]))
     assert (caught.value.row, caught.value.field) == (1, field)
+
+
+def test_front_matter_with_an_impossible_date_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"leave\.md: its front matter"):
+        split_front_matter("---\ncreated: 2020-13-45\n---\nText", "leave.md")
