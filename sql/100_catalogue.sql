@@ -7,24 +7,24 @@ LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector' $$;
 COMMENT ON FUNCTION pgvec._vector_schema() IS 'Schema of the extension vector; operators are qualified with it, so no search_path can hide them.';
 
-CREATE OR REPLACE FUNCTION pgvec._distance(distance text, OUT operator text, OUT opclass text, OUT similarity text)
+CREATE OR REPLACE FUNCTION pgvec._distance(distance text, OUT operator text, OUT similarity text)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    SELECT format('OPERATOR(%I.%s)', pgvec._vector_schema(), known.symbol), known.opclass, known.similarity
-    INTO operator, opclass, similarity
-    FROM (VALUES ('cosine',        '<=>', 'vector_cosine_ops', '1 - %s'),
-                 ('l2',            '<->', 'vector_l2_ops',     '1 / (1 + %s)'),
-                 ('inner_product', '<#>', 'vector_ip_ops',     '-(%s)'),
-                 ('l1',            '<+>', 'vector_l1_ops',     '1 / (1 + %s)')
-         ) AS known (name, symbol, opclass, similarity)
+    SELECT format('OPERATOR(%I.%s)', pgvec._vector_schema(), known.symbol), known.similarity
+    INTO operator, similarity
+    FROM (VALUES ('cosine',        '<=>', '1 - %s'),
+                 ('l2',            '<->', '1 / (1 + %s)'),
+                 ('inner_product', '<#>', '-(%s)'),
+                 ('l1',            '<+>', '1 / (1 + %s)')
+         ) AS known (name, symbol, similarity)
     WHERE known.name = distance;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'unknown distance %', quote_nullable(distance)
             USING ERRCODE = 'PV005', HINT = 'One of: cosine, l2, inner_product, l1.';
     END IF;
 END $$;
-COMMENT ON FUNCTION pgvec._distance(text) IS 'Operator, HNSW operator class and similarity formula of a distance.';
+COMMENT ON FUNCTION pgvec._distance(text) IS 'Operator and similarity formula of a distance.';
 
 CREATE OR REPLACE FUNCTION pgvec._collection(collection text) RETURNS pgvec.collections
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -47,11 +47,6 @@ class Batch:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def first_row(self) -> int:
-        """Position in the input of its first row."""
-        return self.rows[0]
-
     def invalid(self, row: int, field: str, problem: str) -> InvalidRecord:
         """Return the error for one of its rows, counted from 0."""
         return InvalidRecord(self.rows[row], field, f"{problem} (id {self.ids[row]!r})")

@@ -90,7 +90,8 @@ def upsert(connection: Connection, target: Target, prepare: Callable[[], Sequenc
     A batch without vectors holds rows whose texts are stored already, and leaves their vectors as they are;
     if another loader changes one of them meanwhile, it is all prepared anew.
     """
-    for attempt in range(_RETRIES + 1):
+    overtaken = 0
+    while True:
         parts = prepare()
 
         def write(parts: Sequence[Batch] = parts) -> Written:
@@ -102,9 +103,9 @@ def upsert(connection: Connection, target: Target, prepare: Callable[[], Sequenc
         try:
             return in_transaction(connection, target, write)
         except _Overtaken:
-            if attempt == _RETRIES:
+            overtaken += 1
+            if overtaken > _RETRIES:
                 raise
-    raise AssertionError("not reached")
 
 
 def _upsert_part(connection: Connection, target: Target, batch: Batch) -> Written:
