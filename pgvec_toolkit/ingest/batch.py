@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from pgvec_toolkit.distance import Distance
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
+from pgvec_toolkit.vectors import VectorType
 
 Records = Any  # Iterable[Mapping] | Mapping[str, Sequence] | pyarrow.Table | pandas.DataFrame
 OWN_FIELDS = ("id", "document_id", "position", "text", "vector", "metadata")
+_LISTS_OF_FLOATS = re.compile(r"\w*list<[^<>]*: (halffloat|float|double)( not null)?>(\[\d+\])?")
 _SETTLED = frozenset((str, int, bool, type(None), dict, list))
 
 
@@ -33,7 +35,7 @@ class Batch:
         rows: positions in the input, by which errors name a row.
         ids: of shape (n,).
         fields: all fields but `id` and `vector`, as lists of length n; absent fields are left out.
-        vectors: float32 of shape (n, dimensions), or None where text is to be embedded.
+        vectors: of length n, as their type stacks them, or None where text is to be embedded.
         encoded: the columns of the chunk table but its key as fields of a binary COPY, once they are
             encoded (binary.encode).
     """
@@ -41,7 +43,7 @@ class Batch:
     rows: Sequence[int]
     ids: list[str]
     fields: Mapping[str, Sequence[Any]]
-    vectors: NDArray[np.float32] | None
+    vectors: NDArray[Any] | None
     encoded: list[list[bytes]] | None = None
 
     def __len__(self) -> int:
@@ -59,10 +61,10 @@ class Batch:
         return Batch([self.rows[row] for row in rows], [self.ids[row] for row in rows], fields, vectors, encoded)
 
 
-def batches(records: Records, dimensions: int, distance: Distance, size: int) -> Iterator[Batch]:
+def batches(records: Records, kind: VectorType, dimensions: int, distance: Distance, size: int) -> Iterator[Batch]:
     """Cut records into batches of at most `size` rows; vectors are checked, other fields when encoded."""
     for first_row, fields in cut(records, size):
-        yield batch_of(first_row, fields, dimensions, distance)
+        yield batch_of(first_row, fields, kind, dimensions, distance)
 
 
 def cut(records: Records, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -71,7 +73,7 @@ def cut(records: Records, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
     return _cut_columns(columns, size) if columns is not None else _pivot(records, size)
 
 
-def batch_of(first_row: int, fields: dict[str, Any], dimensions: int, distance: Distance) -> Batch:
+def batch_of(first_row: int, fields: dict[str, Any], kind: VectorType, dimensions: int, distance: Distance) -> Batch:
     """Return columns as a batch, its ids and vectors checked; of an id given twice the last counts."""
     if "id" not in fields:
         raise InvalidRecord(first_row, "id", "is missing: every record needs an id, by which it is found again")
@@ -79,7 +81,7 @@ def batch_of(first_row: int, fields: dict[str, Any], dimensions: int, distance: 
     if not (isinstance(given, np.ndarray) and given.ndim == 2):
         given = settle(given)
     there = any(vector is not None for vector in given)
-    vectors = _stack(given, dimensions, distance, first_row) if there else None
+    vectors = kind.stack(given, dimensions, distance, first_row) if there else None
     settled = {name: settle(values) for name, values in fields.items() if name != "vector"}
     ids = [identifier(id, first_row + row) for row, id in enumerate(settled.pop("id"))]
     batch = Batch(range(first_row, first_row + len(ids)), ids, settled, vectors)
@@ -117,24 +119,11 @@ def identifier(value: Any, row: int) -> str:
     return str(value)
 
 
-def check_vectors(vectors: NDArray[np.float32], distance: Distance, rows: Sequence[int] | int) -> None:
-    """Refuse what an index would silently lose or PostgreSQL refuse: NaN, infinities, zero vectors under cosine."""
-    if isinstance(rows, int):
-        rows = range(rows, rows + len(vectors))
-    # Squared lengths find all three at once: they are NaN, infinite or zero.
-    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
-    for row in map(int, np.flatnonzero(~np.isfinite(squares))):
-        if not np.isfinite(vectors[row]).all():
-            raise InvalidRecord(rows[row], "vector", "contains NaN or infinity")
-    if distance is Distance.COSINE and not squares.all():
-        row = rows[int(np.flatnonzero(squares == 0)[0])]
-        raise InvalidRecord(row, "vector", "is zero: it has no direction, and a cosine index would never find it")
-
-
 def _columns_of(records: Records) -> dict[str, Any] | None:
     """Return columnar input as a dict of sequences; None if records are rows."""
     if isinstance(records, Mapping):
-        return dict(records)
+        # A scipy matrix has no length, and of its forms this one alone can be cut fast.
+        return {name: values.tocsr() if hasattr(values, "tocsr") else values for name, values in records.items()}
     kind = type(records)
     if kind.__module__.startswith("pyarrow") and hasattr(records, "column_names"):
         return {name: records.column(name) for name in records.column_names}
@@ -155,7 +144,7 @@ def _cut_columns(columns: dict[str, Any], size: int) -> Iterator[tuple[int, dict
                 f"a mapping of columns holds sequences of equal length, but {name!r} is a {type(values).__name__}: "
                 "a single record is given as [record]"
             )
-    lengths = {name: len(values) for name, values in columns.items()}
+    lengths = {name: values.shape[0] if _sparse(values) else len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise ConfigurationError(f"columns differ in length: {lengths}")
     total = next(iter(lengths.values()), 0)
@@ -166,14 +155,20 @@ def _cut_columns(columns: dict[str, Any], size: int) -> Iterator[tuple[int, dict
 def _slice(values: Any, start: int, size: int) -> Any:
     if type(values).__module__.startswith("pyarrow"):
         part = values.slice(start, size)
-        if "list" in str(part.type) and part.null_count == 0 and re.search("float|double", str(part.type)):
+        if part.null_count == 0 and _LISTS_OF_FLOATS.fullmatch(str(part.type)):
             lists = part.combine_chunks() if hasattr(part, "combine_chunks") else part
             flat = lists.flatten().to_numpy(zero_copy_only=False)
             if len(set(lists.value_lengths().to_pylist())) == 1:
                 return flat.reshape(len(part), -1)
         return part.to_pylist()
+    if _sparse(values):
+        return list(values[start : start + size])
     # A pandas Series would be taken apart by label, not by position.
     return values.iloc[start : start + size].to_list() if hasattr(values, "iloc") else values[start : start + size]
+
+
+def _sparse(values: Any) -> bool:
+    return hasattr(values, "tocsr")
 
 
 def _pivot(records: Iterable[Mapping[str, Any]], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -187,32 +182,3 @@ def _pivot(records: Iterable[Mapping[str, Any]], size: int) -> Iterator[tuple[in
             names.update(dict.fromkeys(row))
         yield first_row, {str(name): [row.get(name) for row in chunk] for name in names}
         first_row += len(chunk)
-
-
-def _stack(given: Any, dimensions: int, distance: Distance, first_row: int) -> NDArray[np.float32]:
-    """Return vectors as one float32 array of shape (n, dimensions), or say which row does not fit."""
-    if isinstance(given, np.ndarray) and given.ndim == 2:
-        if given.shape[1] != dimensions:
-            raise InvalidRecord(first_row, "vector", f"has {given.shape[1]} dimensions, not {dimensions}")
-        vectors = _as_float32(given, first_row)
-    else:
-        rows = []
-        for position, value in enumerate(given):
-            if value is None:
-                raise InvalidRecord(first_row + position, "vector", "is missing, while other rows of the batch have it")
-            row = _as_float32(value, first_row + position)
-            if row.shape != (dimensions,):
-                found = f"{row.shape[0]} dimensions" if row.ndim == 1 else f"shape {row.shape}"
-                raise InvalidRecord(first_row + position, "vector", f"has {found}, not {dimensions} dimensions")
-            rows.append(row)
-        vectors = np.stack(rows) if rows else np.empty((0, dimensions), dtype=np.float32)
-    check_vectors(vectors, distance, first_row)
-    return vectors
-
-
-def _as_float32(value: Any, row: int) -> NDArray[np.float32]:
-    try:
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, which check_vectors refuses
-            return np.asarray(value, dtype=np.float32, order="C")
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidRecord(row, "vector", f"is not a list of numbers: {error}") from error

@@ -1,4 +1,4 @@
-"""PostgreSQL's binary COPY format, encoded and decoded a batch at a time.
+"""The rows of chunk tables in PostgreSQL's binary COPY format, encoded a batch at a time.
 
 Format: https://www.postgresql.org/docs/current/sql-copy.html (Binary Format).
 """
@@ -9,19 +9,15 @@ import datetime as dt
 import itertools
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pgvec_toolkit.ingest.batch import OWN_FIELDS, Batch
 from pgvec_toolkit.schema import columns
+from pgvec_toolkit.vectors import HEADER, TRAILER
 
-HEADER = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _NOT_OF_THE_TYPE = (TypeError, ValueError, OverflowError, struct.error)
-TRAILER = struct.pack(">h", -1)
 
 
 def plain(value: Any) -> Any:
@@ -67,58 +63,6 @@ def chunk_rows(batch: Batch, keys: Sequence[int], typed: dict[str, columns.Colum
     count = 1 + len(encoded)
     rows = zip([heads.pack(count, 8, key) for key in keys], *encoded, strict=True)
     return HEADER + b"".join(itertools.chain.from_iterable(rows)) + TRAILER
-
-
-def vector_rows(keys: Iterable[int], vectors: NDArray[np.float32]) -> bytes:
-    """Encode the rows of a vector table, (key, embedding), from vectors of shape (n, dimensions)."""
-    dimensions = vectors.shape[1]
-    rows = np.empty(len(vectors), dtype=_vector_row(dimensions))
-    rows["fields"] = 2
-    rows["key_length"] = 8
-    rows["key"] = np.fromiter(keys, dtype=np.int64, count=len(vectors))
-    rows["vector_length"] = 4 + 4 * dimensions
-    rows["dimensions"] = dimensions
-    rows["unused"] = 0
-    rows["vector"] = vectors
-    return HEADER + rows.tobytes() + TRAILER
-
-
-def read_vector_rows(
-    blocks: Iterable[bytes], dimensions: int, rows_per_block: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-    """Decode a binary COPY of (key, embedding) into (keys, vectors) blocks, in constant memory."""
-    row = _vector_row(dimensions)
-    pending = bytearray()
-    skip = len(HEADER)
-    for block in blocks:
-        pending += memoryview(block)[skip:] if skip else block
-        skip = max(0, skip - len(block))
-        if len(pending) >= row.itemsize * rows_per_block:
-            whole = len(pending) // row.itemsize * row.itemsize
-            yield _split_rows(bytes(pending[:whole]), row)
-            del pending[:whole]
-    whole = len(pending) // row.itemsize * row.itemsize  # what remains is the trailer
-    if whole:
-        yield _split_rows(bytes(pending[:whole]), row)
-
-
-def _split_rows(data: bytes, row: np.dtype[Any]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    rows = np.frombuffer(data, dtype=row)
-    return rows["key"].astype(np.int64), rows["vector"].astype(np.float32)
-
-
-def _vector_row(dimensions: int) -> np.dtype[Any]:
-    return np.dtype(
-        [
-            ("fields", ">i2"),
-            ("key_length", ">i4"),
-            ("key", ">i8"),
-            ("vector_length", ">i4"),
-            ("dimensions", ">i2"),
-            ("unused", ">i2"),
-            ("vector", ">f4", (dimensions,)),
-        ]
-    )
 
 
 def _encode(batch: Batch, name: str, values: Sequence[Any], field: Callable[[Any], bytes]) -> list[bytes]:

@@ -18,7 +18,7 @@ from psycopg import sql
 from pgvec_toolkit.embed.base import Embedder, checked, fingerprint
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest import binary, load
-from pgvec_toolkit.ingest.batch import Batch, check_vectors, settle
+from pgvec_toolkit.ingest.batch import Batch, settle
 from pgvec_toolkit.ingest.chunk import chunker
 from pgvec_toolkit.ingest.read import Document
 from pgvec_toolkit.pool import Connection
@@ -141,7 +141,8 @@ class Ingestion:
         ids = [f"{document.id}#{position}" for document, position, _ in _chunks(pieces)]
         rows = [document.row for document, _, _ in _chunks(pieces)]
         if vectors is not None:
-            check_vectors(vectors, self.target.space.distance, rows)
+            space = self.target.space
+            vectors = self.target.kind.stack(vectors, space.dimensions, space.distance, rows)
         return Batch(rows, ids, {name: settle(values) for name, values in fields.items()}, vectors)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
+from numpy.typing import NDArray
 from psycopg import sql
 
 from pgvec_toolkit.ingest import binary
@@ -18,6 +19,7 @@ from pgvec_toolkit.ingest.batch import Batch
 from pgvec_toolkit.pool import Connection
 from pgvec_toolkit.schema.columns import ColumnType
 from pgvec_toolkit.schema.space import Space
+from pgvec_toolkit.vectors import VectorType, vector_type
 
 _RETRIES = 5
 LOST_RACES = (
@@ -36,6 +38,11 @@ class Target:
 
     space: Space
     typed: dict[str, ColumnType]
+
+    @property
+    def kind(self) -> VectorType:
+        """The type of the space's vectors."""
+        return vector_type(self.space.type)
 
     @property
     def chunk_columns(self) -> list[str]:
@@ -109,7 +116,7 @@ def upsert(connection: Connection, target: Target, prepare: Callable[[], Sequenc
 
 
 def _upsert_part(connection: Connection, target: Target, batch: Batch) -> Written:
-    known, documents = _known_rows(connection, target, batch.ids)
+    known, documents = known_rows(connection, target, batch.ids)
     fresh = [row for row, id in enumerate(batch.ids) if id not in known]
     there = [row for row, id in enumerate(batch.ids) if id in known]
     if fresh and batch.vectors is None:
@@ -139,7 +146,7 @@ def insert(connection: Connection, target: Target, batch: Batch) -> None:
     chunk_rows = binary.chunk_rows(batch, keys, target.typed)
     _copy(connection, target.space.chunks, target.chunk_columns, chunk_rows)
     if batch.vectors is not None:
-        _copy(connection, target.space.vectors, _VECTOR_COLUMNS, binary.vector_rows(keys, batch.vectors))
+        _copy_vectors(connection, target, target.space.vectors, keys, batch.vectors)
 
 
 def _documents(batch: Batch) -> set[str]:
@@ -147,7 +154,7 @@ def _documents(batch: Batch) -> set[str]:
     return {id if document is None else document for document, id in zip(given, batch.ids, strict=True)}
 
 
-def _known_rows(connection: Connection, target: Target, ids: Sequence[str]) -> tuple[dict[str, int], set[str]]:
+def known_rows(connection: Connection, target: Target, ids: Sequence[str]) -> tuple[dict[str, int], set[str]]:
     """Return the keys and the documents of ids that are stored; rows are locked in one order, against deadlocks."""
     # A lookup per id: what a planner that has no statistics yet makes of = ANY is a scan of the whole table.
     statement = sql.SQL(
@@ -179,6 +186,13 @@ def _copy(connection: Connection, table: sql.Identifier, columns: Sequence[str],
         copy.write(rows)
 
 
+def _copy_vectors(
+    connection: Connection, target: Target, table: sql.Identifier, keys: Sequence[int], vectors: NDArray[Any]
+) -> None:
+    oid = connection.adapters.types.get_oid("vector")
+    _copy(connection, table, _VECTOR_COLUMNS, target.kind.rows(keys, vectors, oid))
+
+
 def _update(connection: Connection, target: Target, batch: Batch, keys: Sequence[int]) -> int:
     """Replace rows through a staging table; rows that are the same are left alone, so no index is touched for them."""
     staging = _staging(connection, target.space.chunks, target.chunk_columns)
@@ -204,20 +218,23 @@ def _update(connection: Connection, target: Target, batch: Batch, keys: Sequence
     )
     touched = {key for (key,) in connection.execute(update).fetchall()}
     if batch.vectors is not None:
-        touched |= _replace_vectors(connection, target, keys, batch)
+        touched |= replace_vectors(connection, target, keys, batch.vectors)
     return len(touched)
 
 
-def _replace_vectors(connection: Connection, target: Target, keys: Sequence[int], batch: Batch) -> set[int]:
+def replace_vectors(connection: Connection, target: Target, keys: Sequence[int], vectors: NDArray[Any]) -> set[int]:
     """Write the vectors of known rows, those only that differ; return the keys of these."""
-    assert batch.vectors is not None
     staging = _staging(connection, target.space.vectors, _VECTOR_COLUMNS)
-    _copy(connection, staging, _VECTOR_COLUMNS, binary.vector_rows(keys, batch.vectors))
+    _copy_vectors(connection, target, staging, keys, vectors)
     insert = sql.SQL(
         "INSERT INTO {table} AS t (key, embedding) SELECT s.key, s.embedding FROM {staging} s "
         "ON CONFLICT (key) DO UPDATE SET embedding = excluded.embedding "
         "WHERE t.embedding OPERATOR({schema}.<>) excluded.embedding RETURNING t.key"
-    ).format(table=target.space.vectors, staging=staging, schema=sql.Identifier(target.space.vector_schema))
+    ).format(
+        table=target.space.vectors,
+        staging=staging,
+        schema=sql.Identifier(target.space.vector_schema if target.kind.own_operators else "pg_catalog"),
+    )
     return {key for (key,) in connection.execute(insert).fetchall()}
 
 

@@ -13,7 +13,7 @@ from psycopg import sql
 
 from pgvec_toolkit.embed.base import Embedder, checked
 from pgvec_toolkit.ingest import load
-from pgvec_toolkit.ingest.batch import Batch, Records, batch_of, check_vectors, cut
+from pgvec_toolkit.ingest.batch import Batch, Records, batch_of, cut
 from pgvec_toolkit.ingest.binary import encode
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.overlap import prepared_ahead
@@ -62,7 +62,7 @@ class Upsertion:
 
     def _encoded(self, rows: tuple[int, dict[str, Any]]) -> Batch:
         space = self.target.space
-        return encode(batch_of(*rows, space.dimensions, space.distance), self.target.typed)
+        return encode(batch_of(*rows, self.target.kind, space.dimensions, space.distance), self.target.typed)
 
     def _with_vectors(self, connection: Connection, batch: Batch) -> list[Batch]:
         """Return the batch with vectors: given ones, or of its texts; rows whose text is stored keep theirs, apart."""
@@ -84,8 +84,8 @@ class Upsertion:
     def _embedded(self, batch: Batch) -> Batch:
         space, embedder = self.target.space, self.embedder()
         found = embedder.embed_documents(list(batch.fields["text"]))
-        batch.vectors = checked(found, (len(batch), space.dimensions), embedder)
-        check_vectors(batch.vectors, space.distance, batch.rows)
+        vectors = checked(found, (len(batch), space.dimensions), embedder)
+        batch.vectors = self.target.kind.stack(vectors, space.dimensions, space.distance, batch.rows)
         return batch
 
     def _stored_texts(self, connection: Connection, batch: Batch) -> dict[str, str | None]:

@@ -15,12 +15,13 @@ import pytest
 from pgvec_toolkit.distance import Distance
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
 from pgvec_toolkit.ingest.batch import Batch, batches
+from pgvec_toolkit.vectors import vector_type
 
 VECTORS = [[1.0, 0.5], [0.25, -1.0], [3.0, 0.0]]
 
 
 def read(records: Any, size: int = 2, distance: Distance = Distance.COSINE) -> list[Batch]:
-    return list(batches(records, 2, distance, size))
+    return list(batches(records, vector_type("vector"), 2, distance, size))
 
 
 def rows(records: Any) -> list[tuple[Any, ...]]:
@@ -83,7 +84,7 @@ def test_generator_is_read_a_batch_at_a_time() -> None:
             drawn.append(number)
             yield {"id": number, "vector": [1, 1]}
 
-    found = batches(generate(), 2, Distance.L2, 3)
+    found = batches(generate(), vector_type("vector"), 2, Distance.L2, 3)
     assert next(found).ids == ["0", "1", "2"]
     assert drawn == [0, 1, 2]
 

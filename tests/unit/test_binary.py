@@ -1,11 +1,10 @@
-"""What cannot be encoded names its row and field; vector tables decode to what was encoded, however it is cut."""
+"""What cannot be encoded names its row and field."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pgvec_toolkit.distance import Distance
@@ -13,10 +12,11 @@ from pgvec_toolkit.errors import InvalidRecord
 from pgvec_toolkit.ingest import binary
 from pgvec_toolkit.ingest.batch import batches
 from pgvec_toolkit.schema.columns import column_type
+from pgvec_toolkit.vectors import vector_type
 
 
 def encode(records: Any) -> None:
-    for batch in batches(records, 2, Distance.L2, 4):
+    for batch in batches(records, vector_type("vector"), 2, Distance.L2, 4):
         binary.encode(batch, {"n": column_type("bigint"), "tags": column_type("text[]")})
 
 
@@ -63,20 +63,3 @@ def test_other_fields_that_cannot_be_stored_are_named() -> None:
     with pytest.raises(InvalidRecord, match=r"cannot be stored as JSON") as caught:
         encode([{"id": "a"}, {"id": "b", "blob": b"bytes"}])
     assert caught.value.row == 1
-
-
-@pytest.mark.parametrize("block", [1, 7, 24, 100, 10**6])
-@pytest.mark.parametrize("rows_per_block", [1, 3, 1000])
-def test_vector_rows_are_decoded_to_what_was_encoded(block: int, rows_per_block: int) -> None:
-    vectors = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
-    vectors[4] = np.array([-0.0, 1e-39, 3.4e38], dtype=np.float32)  # one of them subnormal
-    keys: list[int] = [1, -5, 2**63 - 1, -(2**63), *range(6)]
-    data = binary.vector_rows(keys, vectors)
-    pieces = [data[start : start + block] for start in range(0, len(data), block)]
-    decoded = list(binary.read_vector_rows(pieces, 3, rows_per_block))
-    assert np.concatenate([part for part, _ in decoded]).tolist() == keys
-    assert np.concatenate([part for _, part in decoded]).tobytes() == vectors.tobytes()
-
-
-def test_empty_vector_table_decodes_to_nothing() -> None:
-    assert list(binary.read_vector_rows([binary.vector_rows([], np.empty((0, 3), np.float32))], 3, 10)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pgvector import Bit
 
 from pgvec_toolkit.tune.recall import Queries, shares, summarize
 
@@ -56,6 +57,8 @@ def test_summary() -> None:
 def test_queries_keep_vectors_and_keys_together() -> None:
     queries = Queries(np.arange(6, dtype=np.float32).reshape(3, 2), np.asarray([7, 8, 9]))
     taken = queries.take(np.asarray([2, 0]))
-    assert taken.vectors.tolist() == [[4, 5], [0, 1]]
+    assert np.asarray(taken.vectors).tolist() == [[4, 5], [0, 1]]
     assert taken.own_keys.tolist() == [9, 7]
     assert Queries.from_vectors(np.ones((2, 3))).own_keys.tolist() == [-1, -1]
+    bits = Queries.from_vectors([Bit("00"), Bit("01"), Bit("11")]).take(np.asarray([2, 0]))
+    assert (bits.vectors, bits.own_keys.tolist()) == ([Bit("11"), Bit("00")], [-1, -1])
