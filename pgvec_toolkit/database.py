@@ -40,8 +40,9 @@ class Database(Pool):
         *,
         embedder: Embedder | str | None = None,
         dimensions: int | None = None,
-        distance: str = "cosine",
-        columns: Mapping[str, type | str | object] | None = None,
+        type: str | None = None,
+        distance: str | None = None,
+        columns: Mapping[str, object] | None = None,
         language: str = "english",
         schema: str = "public",
     ) -> Collection:
@@ -52,7 +53,9 @@ class Database(Pool):
             embedder: turns text into vectors: an Embedder, or the name of one. With neither this
                 nor `dimensions` it is the default, sentence-transformers/all-MiniLM-L6-v2.
             dimensions: length of the vectors, when you bring your own and there is no embedder.
-            distance: cosine, l2, inner_product or l1.
+            type: vector, halfvec, bit, sparsevec or vector[] (several vectors a chunk). None: what an index can hold:
+                vector up to 2,000 dimensions, halfvec up to 4,000, beyond that vector with a binary index.
+            distance: cosine (the default), l2, inner_product or l1; for bit hamming (the default) or jaccard.
             columns: typed columns, as {"section": str, "year": int}; types are str, int, float, bool,
                 datetime.date, datetime.datetime, list[str], or their SQL names. Other fields of a
                 record go to `metadata`, and can be filtered on as well.
@@ -66,6 +69,7 @@ class Database(Pool):
             name,
             embedder=embedder,
             dimensions=dimensions,
+            type=type,
             distance=distance,
             columns=columns or {},
             language=language,
@@ -81,6 +85,10 @@ class Database(Pool):
     def collections(self) -> list[str]:
         """Return the names of all collections."""
         return [name for (name,) in self.fetch("SELECT name FROM pgvec.collections ORDER BY name")]
+
+    def explain_sql(self, statement: str) -> str:
+        """Return the plan of a statement, and which vector index it uses, or why none (SQL: `pgvec.explain_sql`)."""
+        return "\n".join(line for (line,) in self.fetch("SELECT * FROM pgvec.explain_sql($1)", [statement]))
 
     def drop_collection(self, name: str, *, if_exists: bool = False) -> bool:
         """Drop a collection with its tables; returns whether there was one (SQL: `pgvec.drop_collection`)."""

@@ -1,4 +1,4 @@
--- Looking things up in the catalogue, and the distances.
+-- Looking things up in the catalogue, and what types and distances there are.
 -- SQLSTATEs of this schema: PV001 no such collection or space, PV002 name taken, PV003 bad name,
 -- PV004 bad filter, PV005 bad argument. Clients tell them apart by these, never by the text.
 
@@ -7,24 +7,57 @@ LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector' $$;
 COMMENT ON FUNCTION pgvec._vector_schema() IS 'Schema of the extension vector; operators are qualified with it, so no search_path can hide them.';
 
-CREATE OR REPLACE FUNCTION pgvec._distance(distance text, OUT operator text, OUT similarity text)
+CREATE OR REPLACE FUNCTION pgvec._distance(distance text, type text, dimensions integer,
+                                          OUT operator text, OUT similarity text, OUT suffix text)
 LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    wanted_types text := CASE type WHEN 'bit' THEN 'bit' WHEN 'vector[]' THEN 'array' ELSE 'number' END;
+    served text;
 BEGIN
-    SELECT format('OPERATOR(%I.%s)', pgvec._vector_schema(), known.symbol), known.similarity
-    INTO operator, similarity
-    FROM (VALUES ('cosine',        '<=>', '1 - %s'),
-                 ('l2',            '<->', '1 / (1 + %s)'),
-                 ('inner_product', '<#>', '-(%s)'),
-                 ('l1',            '<+>', '1 / (1 + %s)')
-         ) AS known (name, symbol, similarity)
+    SELECT format('OPERATOR(%I.%s)', pgvec._vector_schema(), known.symbol), replace(known.similarity, 'dimensions', dimensions::text),
+           known.suffix, known.types
+    INTO operator, similarity, suffix, served
+    FROM (VALUES ('cosine',        '<=>', '1 - %s',              'cosine',  'number array'),
+                 ('l2',            '<->', '1 / (1 + %s)',        'l2',      'number'),
+                 ('inner_product', '<#>', '-(%s)',               'ip',      'number array'),
+                 ('l1',            '<+>', '1 / (1 + %s)',        'l1',      'number'),
+                 ('hamming',       '<~>', '1 - %s / dimensions', 'hamming', 'bit'),
+                 ('jaccard',       '<%>', '1 - %s',             'jaccard', 'bit')
+         ) AS known (name, symbol, similarity, suffix, types)
     WHERE known.name = distance;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'unknown distance %', quote_nullable(distance)
-            USING ERRCODE = 'PV005', HINT = 'One of: cosine, l2, inner_product, l1.';
+            USING ERRCODE = 'PV005', HINT = 'One of: cosine, l2, inner_product, l1; for type bit: hamming, jaccard.';
+    ELSIF position(wanted_types IN served) = 0 THEN
+        RAISE EXCEPTION 'distance % does not apply to type %', distance, type
+            USING ERRCODE = 'PV005', HINT = CASE wanted_types WHEN 'bit' THEN 'For type bit: hamming or jaccard.'
+                WHEN 'array' THEN 'For type vector[]: cosine or inner_product.' ELSE 'One of: cosine, l2, inner_product, l1.' END;
     END IF;
 END $$;
-COMMENT ON FUNCTION pgvec._distance(text) IS 'Operator and similarity formula of a distance.';
+COMMENT ON FUNCTION pgvec._distance(text, text, integer) IS
+'Operator of a distance, similarity formula (of %s, the distance), and what it is called in operator classes; PV005 if it does not apply to the type.';
+
+CREATE OR REPLACE FUNCTION pgvec._embedding_type(type text, dimensions integer) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- What the type holds; for bit and sparsevec also what an index holds.
+    most integer := CASE type WHEN 'vector' THEN 16000 WHEN 'halfvec' THEN 16000 WHEN 'vector[]' THEN 16000
+                              WHEN 'bit' THEN 64000 WHEN 'sparsevec' THEN 1000000000 END;
+BEGIN
+    IF most IS NULL THEN
+        RAISE EXCEPTION 'unknown vector type %', quote_nullable(type)
+            USING ERRCODE = 'PV005', HINT = 'One of: vector, halfvec, bit, sparsevec, vector[].';
+    ELSIF (dimensions BETWEEN 1 AND most) IS NOT TRUE THEN
+        RAISE EXCEPTION 'dimensions of type % must be from 1 to %, not %', type, most, quote_nullable(dimensions::text)
+            USING ERRCODE = 'PV005';
+    END IF;
+    RETURN CASE type WHEN 'bit' THEN format('bit(%s)', dimensions)
+                     WHEN 'vector[]' THEN format('%I.vector(%s)[]', pgvec._vector_schema(), dimensions)
+                     ELSE format('%I.%I(%s)', pgvec._vector_schema(), type, dimensions) END;
+END $$;
+COMMENT ON FUNCTION pgvec._embedding_type(text, integer) IS 'The SQL type of the vectors of a space; PV005 if the type cannot hold them.';
 
 CREATE OR REPLACE FUNCTION pgvec._collection(collection text) RETURNS pgvec.collections
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -3,23 +3,20 @@
 CREATE OR REPLACE FUNCTION pgvec.create_collection(
     name       text,
     dimensions integer,
-    distance   text    DEFAULT 'cosine',
+    distance   text    DEFAULT NULL,
     columns    jsonb   DEFAULT '{}',
     space      text    DEFAULT 'dense',
     language   text    DEFAULT 'english',
     schema     text    DEFAULT 'public',
-    model_id   integer DEFAULT NULL
+    model_id   integer DEFAULT NULL,
+    type       text    DEFAULT NULL
 ) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    collection_id integer;
+    created pgvec.collections;
 BEGIN
-    PERFORM pgvec._check_name('collection', name), pgvec._check_name('vector space', space), pgvec._distance(distance);
-    IF dimensions IS NULL OR dimensions NOT BETWEEN 1 AND 2000 THEN
-        RAISE EXCEPTION 'dimensions must be from 1 to 2000, not %', quote_nullable(dimensions::text)
-            USING ERRCODE = 'PV005', HINT = 'An HNSW or IVFFlat index on type vector holds at most 2,000 dimensions.';
-    END IF;
+    PERFORM pgvec._check_name('collection', name);
     -- Two sessions creating the same name: the second waits here, then gets the clear error below.
     PERFORM pg_advisory_xact_lock(hashtext('pgvec.create_collection'));
     IF EXISTS (SELECT FROM pgvec.collections c WHERE c.name = create_collection.name) THEN
@@ -36,19 +33,19 @@ BEGIN
         RAISE EXCEPTION 'there is no text search configuration %', quote_nullable(language)
             USING ERRCODE = 'PV005', HINT = format('One of: %s.', (SELECT string_agg(t.cfgname, ', ' ORDER BY t.cfgname) FROM pg_ts_config t));
     END;
-    PERFORM pgvec._check_free(schema, name), pgvec._check_free(schema, name || '_' || space);
-
-    INSERT INTO pgvec.collections (name, schema_name, table_name, language)
-    VALUES (name, schema, name, language) RETURNING id INTO collection_id;
-    INSERT INTO pgvec.vector_spaces (collection_id, name, table_name, type, dimensions, distance, model_id, is_default)
-    VALUES (collection_id, space, name || '_' || space, 'vector', dimensions, distance, model_id, true);
-    PERFORM pgvec._create_chunk_table(schema, name, columns, language),
-            pgvec._create_vector_table(schema, name, name || '_' || space, dimensions);
+    PERFORM pgvec._check_free(schema, name);
+    INSERT INTO pgvec.collections AS c (name, schema_name, table_name, language)
+    VALUES (name, schema, name, language)
+    RETURNING c.id, c.name, c.schema_name, c.table_name, c.language, c.created_at INTO created;
+    PERFORM pgvec._create_chunk_table(schema, name, columns, language);
+    PERFORM pgvec._create_space(created, space, dimensions, type, distance, model_id, true);
 END $$;
-COMMENT ON FUNCTION pgvec.create_collection(text, integer, text, jsonb, text, text, text, integer) IS
+COMMENT ON FUNCTION pgvec.create_collection(text, integer, text, jsonb, text, text, text, integer, text) IS
 'Create a collection: a chunk table and a vector table, with the indexes that filters need.
 columns: typed columns as {"section": "text", "year": "int"}; all other fields of a record go to metadata.
-distance: cosine, l2, inner_product or l1. language: text search configuration of column tsv.
+type: vector, halfvec, bit, sparsevec or vector[] (several vectors a chunk); left out, what an index can hold: vector up to 2,000
+dimensions, halfvec up to 4,000, beyond that vector with a binary index. distance: cosine (the default), l2, inner_product, l1; for bit
+hamming (the default) or jaccard. language: text search configuration of column tsv.
 Example: SELECT pgvec.create_collection(''docs'', dimensions => 384, columns => ''{"section": "text"}'');';
 
 CREATE OR REPLACE FUNCTION pgvec._check_free(schema text, table_name text) RETURNS void
@@ -98,19 +95,6 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec._create_chunk_table(text, text, jsonb, text) IS 'The chunk table of a collection and the indexes of its filters.';
 
-CREATE OR REPLACE FUNCTION pgvec._create_vector_table(schema text, chunk_table text, name text, dimensions integer) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    EXECUTE format('CREATE TABLE %I.%I (key bigint PRIMARY KEY REFERENCES %I.%I ON DELETE CASCADE, embedding %I.vector(%s) NOT NULL)',
-                   schema, name, schema, chunk_table, pgvec._vector_schema(), dimensions);
-    -- In line while a row fits a page: an exact scan then needs no detour through TOAST.
-    IF 4 * dimensions + 8 < 8000 THEN
-        EXECUTE format('ALTER TABLE %I.%I ALTER COLUMN embedding SET STORAGE PLAIN', schema, name);
-    END IF;
-END $$;
-COMMENT ON FUNCTION pgvec._create_vector_table(text, text, text, integer) IS 'The narrow table of a vector space: changes of payload never touch its index.';
-
 CREATE OR REPLACE FUNCTION pgvec.drop_collection(name text, if_exists boolean DEFAULT false) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -147,32 +131,3 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec.delete_documents(text, text[]) IS
 'Delete documents with their chunks, vectors and ledger rows. Returns the number of chunks deleted.';
-
-CREATE OR REPLACE VIEW pgvec.spaces AS
-SELECT c.name AS collection, s.name AS space, c.schema_name, c.table_name AS chunk_table, s.table_name AS vector_table,
-       s.type, s.dimensions, s.distance, m.name AS model, c.language, s.is_default,
-       greatest(k.reltuples, 0)::bigint AS estimated_rows
-FROM pgvec.collections c
-JOIN pgvec.vector_spaces s ON s.collection_id = c.id
-LEFT JOIN pgvec.models m ON m.id = s.model_id
-LEFT JOIN pg_catalog.pg_class k ON k.oid = to_regclass(format('%I.%I', c.schema_name, s.table_name));
-COMMENT ON VIEW pgvec.spaces IS 'Every vector space of every collection, with its tables, model and estimated number of rows.';
-
-CREATE OR REPLACE FUNCTION pgvec.indexes(collection text, space text DEFAULT NULL)
-RETURNS TABLE (index_name text, method text, options text[], valid boolean, bytes bigint)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    wanted pgvec.vector_spaces := pgvec._space(collection, space);
-BEGIN
-    RETURN QUERY
-    SELECT i.relname::text, a.amname::text, coalesce(i.reloptions, '{}'), x.indisvalid, pg_relation_size(i.oid)
-    FROM pg_index x
-    JOIN pg_class i ON i.oid = x.indexrelid
-    JOIN pg_am a ON a.oid = i.relam
-    JOIN pgvec.collections c ON c.id = wanted.collection_id
-    WHERE x.indrelid = pgvec._relation(c.schema_name, wanted.table_name) AND a.amname IN ('hnsw', 'ivfflat')
-    ORDER BY i.relname;
-END $$;
-COMMENT ON FUNCTION pgvec.indexes(text, text) IS
-'The vector indexes of a space: method, options as built, whether valid, size in bytes.';

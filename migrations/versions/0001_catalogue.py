@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from alembic import op
 
+from pgvec_toolkit.schema.migrate import DROP_RUN_ALWAYS_SQL
+
 revision = "0001"
 down_revision = None
 
@@ -95,18 +97,6 @@ DO $$ BEGIN
             USING ERRCODE = 'PV005',
                   HINT = 'Drop each one first: SELECT pgvec.drop_collection(name) FROM pgvec.collections;';
     END IF;
-END $$;
-"""
-
-DROP_RUN_ALWAYS_SQL = """
-DO $$ DECLARE routine regprocedure; relation regclass; BEGIN
-    FOR relation IN SELECT oid FROM pg_catalog.pg_class
-                    WHERE relnamespace = 'pgvec'::regnamespace AND relkind = 'v' LOOP
-        EXECUTE format('DROP VIEW IF EXISTS %s CASCADE', relation);
-    END LOOP;
-    FOR routine IN SELECT oid FROM pg_catalog.pg_proc WHERE pronamespace = 'pgvec'::regnamespace LOOP
-        EXECUTE format('DROP ROUTINE IF EXISTS %s CASCADE', routine);
-    END LOOP;
 END $$;
 """
 

@@ -1,8 +1,7 @@
-"""Vector indexes: what they are, what they cost, and building one with progress."""
+"""Building vector indexes, with progress; and those that are there."""
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from psycopg import sql
 
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
 from pgvec_toolkit.progress import Advance, progress_bar
+from pgvec_toolkit.schema.index_specs import Form, IndexSpec, IvfFlat
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool
@@ -29,108 +29,27 @@ FROM pg_stat_progress_create_index WHERE pid = $1
 
 
 @dataclass(frozen=True)
-class Hnsw:
-    """An HNSW index: fast and accurate, slow to build.
-
-    Attributes:
-        m: links per node and layer, 2 to 100.
-        ef_construction: candidates kept while building, 4 to 1000 and at least 2 * m.
-    """
-
-    m: int = 16
-    ef_construction: int = 64
-    method = "hnsw"
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.m <= 100:
-            raise ConfigurationError(f"m must be from 2 to 100, not {self.m}")
-        if not max(4, 2 * self.m) <= self.ef_construction <= 1000:
-            raise ConfigurationError(
-                f"ef_construction must be from {max(4, 2 * self.m)} (twice m) to 1000, not {self.ef_construction}"
-            )
-
-    def options(self, rows: int) -> dict[str, int]:
-        """Return the storage parameters; they do not depend on the number of rows."""
-        del rows
-        return {"m": self.m, "ef_construction": self.ef_construction}
-
-    def build_memory(self, rows: int, dimensions: int) -> int:
-        """Return the bytes that the graph takes while it is built in memory.
-
-        From pgvector's structs: an element of 128 bytes with its vector, 16 bytes per neighbour,
-        2 * m of them in the lowest layer and m in each above, which a node reaches with probability 1 / m.
-        """
-        vector = 8 * math.ceil((4 * dimensions + 8) / 8)
-        per_row = vector + 136 + (8 + 32 * self.m) + (16 + 16 * self.m) / (self.m - 1)
-        return int(rows * per_row)
-
-
-@dataclass(frozen=True)
-class IvfFlat:
-    """An IVFFlat index: quick to build, less accurate; build it when the rows are there.
-
-    Attributes:
-        lists: clusters; None for rows / 1000 up to a million rows, their square root beyond.
-    """
-
-    lists: int | None = None
-    method = "ivfflat"
-
-    def __post_init__(self) -> None:
-        if self.lists is not None and not 1 <= self.lists <= 32768:
-            raise ConfigurationError(f"lists must be from 1 to 32768, not {self.lists}")
-
-    def options(self, rows: int) -> dict[str, int]:
-        """Return the storage parameters."""
-        if self.lists is not None:
-            return {"lists": self.lists}
-        return {"lists": max(1, min(32768, round(rows / 1000 if rows <= 1_000_000 else math.sqrt(rows))))}
-
-    def build_memory(self, rows: int, dimensions: int) -> int:
-        """Return the bytes that k-means needs: centres, samples, and Elkan's bounds between them."""
-        lists = self.options(rows)["lists"]
-        samples = min(max(50 * lists, 10_000), max(rows, 1))
-        vector = 4 * dimensions + 8
-        return lists * vector + samples * vector + 4 * samples * lists + 4 * lists * lists
-
-
-IndexSpec = Hnsw | IvfFlat
-
-
-def index_spec(
-    method: str, *, m: int | None = None, ef_construction: int | None = None, lists: int | None = None
-) -> IndexSpec:
-    """Return the index of a method, or say which option does not belong to it."""
-    if method == "hnsw":
-        if lists is not None:
-            raise ConfigurationError("lists belongs to ivfflat; hnsw takes m and ef_construction")
-        return Hnsw(
-            m=16 if m is None else m,
-            ef_construction=max(64, 2 * (m or 0)) if ef_construction is None else ef_construction,
-        )
-    if method == "ivfflat":
-        if m is not None or ef_construction is not None:
-            raise ConfigurationError("m and ef_construction belong to hnsw; ivfflat takes lists")
-        return IvfFlat(lists)
-    raise ConfigurationError(f"unknown index method {method!r}: use hnsw or ivfflat")
-
-
-@dataclass(frozen=True)
 class Index:
     """A vector index that is there.
 
     Attributes:
         name: its name.
         method: hnsw or ivfflat.
+        form: full, halfvec, binary or prefix; other, if it is none that pgvec builds.
+        dimensions: that it holds; fewer than the space's for a prefix.
         options: as built, for example ["m=16", "ef_construction=64"].
-        valid: whether searches can use it.
+        valid: whether its build was completed.
+        usable: whether searches use it.
         size: bytes on disk.
     """
 
     name: str
     method: str
+    form: str
+    dimensions: int
     options: list[str]
     valid: bool
+    usable: bool
     size: int
 
 
@@ -138,6 +57,7 @@ def build(
     database: Pool,
     space: Space,
     spec: IndexSpec,
+    form: Form,
     *,
     concurrently: bool = False,
     progress: bool | None = None,
@@ -147,17 +67,19 @@ def build(
     The connection is its own and autocommit, and memory is set for its session: with CONCURRENTLY there
     is no transaction that SET LOCAL could belong to. Interrupting it cancels the build on the server.
     """
-    if isinstance(spec, IvfFlat) and not space.distance.supports_ivfflat:
-        raise ConfigurationError(f"pgvector has no IVFFlat index for distance {space.distance}: use hnsw")
+    if isinstance(spec, IvfFlat) and form.name != "binary" and not space.distance.supports_ivfflat(form.type):
+        raise ConfigurationError(
+            f"pgvector has no IVFFlat index for type {form.type} and distance {space.distance}: use hnsw"
+        )
     name = f"{space.vector_table}_{spec.method}"
     with database.dedicated_connection() as connection:
         _lock_out_other_builds(connection, space)
         _refuse_or_clear(connection, space, name)
         rows = _row_count(connection, space)
-        _set_memory(connection, spec.build_memory(rows, space.dimensions))
+        _set_memory(connection, spec.build_memory(rows, form.vector_bytes))
         try:
             with _build_progress(database, connection.info.backend_pid, f"building {name}", progress):
-                connection.execute(_create_statement(space, spec, name, rows, concurrently))
+                connection.execute(_create_statement(space, spec, form, name, rows, concurrently))
         except BaseException as error:
             _drop_invalid(database, space, name)
             if isinstance(error, psycopg.Error):
@@ -170,18 +92,18 @@ def build(
     return name
 
 
-def _create_statement(space: Space, spec: IndexSpec, name: str, rows: int, concurrently: bool) -> sql.Composed:
+def _create_statement(
+    space: Space, spec: IndexSpec, form: Form, name: str, rows: int, concurrently: bool
+) -> sql.Composed:
     options = [
         sql.SQL("{} = {}").format(sql.Identifier(key), sql.Literal(value)) for key, value in spec.options(rows).items()
     ]
-    return sql.SQL(
-        "CREATE INDEX {concurrently} {name} ON {table} USING {method} (embedding {opclass}) WITH ({options})"
-    ).format(
+    return sql.SQL("CREATE INDEX {concurrently} {name} ON {table} USING {method} ({indexed}) WITH ({options})").format(
         concurrently=sql.SQL("CONCURRENTLY" if concurrently else ""),
         name=sql.Identifier(name),
         table=space.vectors,
         method=sql.Identifier(spec.method),
-        opclass=sql.Identifier(space.vector_schema, space.distance.opclass),
+        indexed=form.indexed(space),
         options=sql.SQL(", ").join(options),
     )
 
@@ -194,11 +116,12 @@ def _lock_out_other_builds(connection: Connection, space: Space) -> None:
 
 
 def forget_profiles(connection: Connection, space: Space, method: str | None = None) -> None:
-    """Delete the tuning profiles of an index that is no longer the one that was measured."""
+    """Delete what was measured of an index that is no longer there: tuning profiles, calibration."""
     connection.execute(
         "DELETE FROM pgvec.tuning_profiles WHERE space_id = %s AND index_method = coalesce(%s, index_method)",
         [space.id, method],
     )
+    connection.execute("DELETE FROM pgvec.calibrations WHERE space_id = %s", [space.id])
 
 
 def _refuse_or_clear(connection: Connection, space: Space, name: str) -> None:

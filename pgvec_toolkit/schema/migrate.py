@@ -37,6 +37,18 @@ DO $$ DECLARE private regprocedure; BEGIN
     END LOOP;
 END $$
 """
+# What a downgrade does first; the older version then applies its own.
+DROP_RUN_ALWAYS_SQL = """
+DO $$ DECLARE routine regprocedure; relation regclass; BEGIN
+    FOR relation IN SELECT oid FROM pg_catalog.pg_class
+                    WHERE relnamespace = 'pgvec'::regnamespace AND relkind = 'v' LOOP
+        EXECUTE format('DROP VIEW IF EXISTS %s CASCADE', relation);
+    END LOOP;
+    FOR routine IN SELECT oid FROM pg_catalog.pg_proc WHERE pronamespace = 'pgvec'::regnamespace LOOP
+        EXECUTE format('DROP ROUTINE IF EXISTS %s CASCADE', routine);
+    END LOOP;
+END $$;
+"""
 # The functions name the extension's types; where those live is decided when they are created.
 SEARCH_PATH = """
 SELECT set_config('search_path', format('pg_catalog, %I', n.nspname), true)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from pgvec_toolkit.distance import Distance
-from pgvec_toolkit.errors import CollectionNotFound
 from pgvec_toolkit.schema.columns import ColumnType, column_type
 
 if TYPE_CHECKING:
@@ -17,14 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Space:
-    """The default vector space of a collection, and its tables.
+    """A vector space of a collection, and its tables.
 
     Attributes:
         id: in pgvec.vector_spaces.
+        name: of the space.
         collection_id: in pgvec.collections.
         schema: of both tables.
         chunk_table: key, id, document_id, position, text, metadata, typed columns, tsv.
         vector_table: key, embedding.
+        type: of the vectors: vector, halfvec, bit, sparsevec or vector[].
         dimensions: of the vectors.
         distance: by which they are compared.
         model: name of the embedding model, if any.
@@ -33,10 +34,12 @@ class Space:
     """
 
     id: int
+    name: str
     collection_id: int
     schema: str
     chunk_table: str
     vector_table: str
+    type: str
     dimensions: int
     distance: Distance
     model: str | None
@@ -67,24 +70,35 @@ class Space:
         return {name: column_type(type) for name, type in self.columns(database).items()}
 
 
-def find(database: Pool, collection: str) -> Space:
-    """Return the default space of a collection."""
-    row = database.fetch_one(
-        "SELECT s.id, c.id, c.schema_name, c.table_name, s.table_name, s.dimensions, s.distance, m.name,"
-        " m.fingerprint, pgvec._vector_schema()::text FROM pgvec._collection($1) c"
-        " JOIN pgvec.vector_spaces s ON s.collection_id = c.id AND s.is_default"
-        " LEFT JOIN pgvec.models m ON m.id = s.model_id",
-        [collection],
-    )
-    if row is None:
-        raise CollectionNotFound(f"collection {collection!r} has no default vector space")
-    id, collection_id, schema, chunks, vectors, dimensions, distance, model, fingerprint, vector_schema = row
-    return Space(
+def find(database: Pool, collection: str, space: str | None = None) -> Space:
+    """Return a space of a collection; without a name, the default one."""
+    (
         id,
+        name,
         collection_id,
         schema,
         chunks,
         vectors,
+        type,
+        dimensions,
+        distance,
+        model,
+        fingerprint,
+        vector_schema,
+    ) = database.fetch_one(
+        "SELECT s.id, s.name, c.id, c.schema_name, c.table_name, s.table_name, s.type, s.dimensions, s.distance,"
+        " m.name, m.fingerprint, pgvec._vector_schema()::text"
+        " FROM pgvec._collection($1) c CROSS JOIN pgvec._space($1, $2) s LEFT JOIN pgvec.models m ON m.id = s.model_id",
+        [collection, space],
+    )
+    return Space(
+        id,
+        name,
+        collection_id,
+        schema,
+        chunks,
+        vectors,
+        type,
         dimensions,
         Distance(distance),
         model,
