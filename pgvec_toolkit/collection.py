@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
 import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from pgvec_toolkit.distance import Distance
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, Embedder
 from pgvec_toolkit.errors import (
@@ -24,17 +22,22 @@ from pgvec_toolkit.errors import (
 from pgvec_toolkit.ingest.batch import Records, identifier
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.records import Upsertion
+from pgvec_toolkit.ingest.space_vectors import set_vectors
 from pgvec_toolkit.progress import progress_bar
 from pgvec_toolkit.schema import indexes as building
 from pgvec_toolkit.schema import space as spaces
 from pgvec_toolkit.schema.columns import sql_types
+from pgvec_toolkit.schema.index_specs import index_form, index_spec
 from pgvec_toolkit.schema.space import Space
 from pgvec_toolkit.search.filter import Filter, plain
-from pgvec_toolkit.search.hit import Hit
-from pgvec_toolkit.search.search import Options, Searcher, search_sql
+from pgvec_toolkit.search.hit import Hits
+from pgvec_toolkit.search.options import SearchOptions
+from pgvec_toolkit.search.search import Searcher
 from pgvec_toolkit.tune import recall as measuring
 from pgvec_toolkit.tune import tuner
+from pgvec_toolkit.tune.calibration import Calibration
 from pgvec_toolkit.tune.recall import Queries, Recall
+from pgvec_toolkit.vectors import vector_type
 
 if TYPE_CHECKING:
     from pgvec_toolkit.ingest.documents import Ingested
@@ -42,7 +45,7 @@ if TYPE_CHECKING:
     from pgvec_toolkit.schema.indexes import Index
     from pgvec_toolkit.tune.tuner import TuningProfile
 
-Query = str | Sequence[float] | NDArray[Any]
+Query = Any  # a text, or a vector: what VectorType.query of the space takes
 ROWS_PER_BATCH = 5000
 
 
@@ -55,6 +58,7 @@ class Collection:
         self._database = database
         self._embedder = embedder
         self._searcher = Searcher(database, name)
+        self._spaces: dict[str, Space] = {}
 
     @classmethod
     def create(
@@ -64,7 +68,8 @@ class Collection:
         *,
         embedder: Embedder | str | None,
         dimensions: int | None,
-        distance: str,
+        type: str | None,
+        distance: str | None,
         columns: Mapping[str, Any],
         language: str,
         schema: str,
@@ -80,7 +85,7 @@ class Collection:
         with database.connection() as connection, connection.transaction():
             connection.execute(
                 "SELECT pgvec.create_collection(%s, %s::integer, distance => %s, columns => %s, language => %s, "
-                "schema => %s, model_id => %s::integer)",
+                "schema => %s, model_id => %s::integer, type => %s)",
                 [
                     name,
                     loaded.dimensions if loaded is not None else dimensions,
@@ -89,6 +94,7 @@ class Collection:
                     language,
                     schema,
                     None if loaded is None else _register(connection, loaded),
+                    type,
                 ],
             )
         return cls.open(database, name, embedder=loaded)
@@ -201,35 +207,118 @@ class Collection:
         row = self._database.fetch_one("SELECT pgvec.delete_documents($1, $2::text[])", [self.name, ids])
         return int(row[0])
 
+    # -- vector spaces ---------------------------------------------------------------------------
+
+    def add_space(self, name: str, *, dimensions: int, type: str | None = None, distance: str | None = None) -> None:
+        """Add a vector space: further vectors of the same chunks (SQL: `pgvec.add_space`); fill it by `set_vectors`."""
+        self._database.fetch(
+            "SELECT pgvec.add_space($1, $2, $3::integer, $4, $5)", [self.name, name, dimensions, type, distance]
+        )
+
+    def drop_space(self, name: str) -> None:
+        """Drop a vector space that was added, with its vectors (SQL: `pgvec.drop_space`)."""
+        self._database.fetch("SELECT pgvec.drop_space($1, $2)", [self.name, name])
+        self._spaces.pop(name, None)
+
+    def set_vectors(self, space: str, ids: Sequence[str | int], vectors: Any) -> int:
+        """Write the vectors of stored chunks in a named space, in one transaction; return how many are new or differ.
+
+        Args:
+            space: its name.
+            ids: of chunks that are stored.
+            vectors: one for each, as `upsert` takes them.
+        """
+        with self._database.connection() as connection:
+            return set_vectors(connection, Target(self._space(space), {}), ids, vectors)
+
     # -- searching -------------------------------------------------------------------------------
 
-    def search(
-        self,
-        query: Query,
-        k: int = 10,
-        where: Filter | None = None,
-        *,
-        ef_search: int | None = None,
-        exact: bool = False,
-    ) -> list[Hit]:
+    def search(self, query: Query, k: int = 10, where: Filter | None = None, **options: Unpack[SearchOptions]) -> Hits:
         """Return the k nearest chunks, nearest first (SQL: `pgvec.search`).
 
         Args:
-            query: a text, or a vector of shape (dimensions,).
+            query: a text, or a vector of shape (dimensions,); of the space's type.
             k: how many; as many come back unless fewer match.
             where: a filter, as {"section": "security", "year": {"$gte": 2020}}.
-            ef_search: override the tuned setting of the index (probes, for IVFFlat).
-            exact: use no index.
+            **options: see `SearchOptions`.
         """
-        return self._searcher.search(self._query_vector(query), where, Options(k, None, ef_search, exact))
+        return self._searcher.search(self._query(query, options.get("space")), k, where, options)
 
-    def search_sql(
-        self, k: int = 10, where: Filter | None = None, *, ef_search: int | None = None, exact: bool = False
-    ) -> str:
-        """Return the statement that `search` runs; $1 is the query vector, $2 the filter."""
-        options = Options(k, None, ef_search, exact)
+    def search_many(
+        self,
+        queries: Sequence[Query] | NDArray[Any],
+        k: int = 10,
+        where: Filter | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> list[Hits]:
+        """Return the hits of each query, all in one round trip (SQL: `pgvec.search_many`)."""
+        space = options.get("space")
+        return self._searcher.search_many([self._query(query, space) for query in queries], k, where, options)
+
+    def similar(
+        self,
+        ids: str | Sequence[str],
+        k: int = 10,
+        where: Filter | None = None,
+        *,
+        unlike: str | Sequence[str] = (),
+        **options: Unpack[SearchOptions],
+    ) -> Hits:
+        """Return chunks like some that are stored, and unlike others; not these themselves (SQL: `pgvec.similar`)."""
+        like, other = ([each] if isinstance(each, str) else list(each) for each in (ids, unlike))
+        return self._searcher.similar(like, other, k, where, options)
+
+    def pages(
+        self, query: Query, k: int = 10, where: Filter | None = None, **options: Unpack[SearchOptions]
+    ) -> Iterator[Hits]:
+        """Yield pages of k hits until no more match: none twice, none left out.
+
+        Each page excludes the ids of those before. A page of a (distance, id) cursor would lack what an
+        approximate scan overlooked on the pages before; this brings it late, but brings it.
+        """
+        seen = list(options.get("exclude") or ())
+        options["exclude"] = seen
+        while True:
+            page = self.search(query, k, where, **options)
+            if page:
+                yield page
+            if len(page) < k:
+                return
+            seen.extend(hit.id for hit in page)
+
+    def maxsim(
+        self,
+        query: Query,
+        tokens: Any,
+        k: int = 10,
+        where: Filter | None = None,
+        *,
+        space: str,
+        candidates: int | None = None,
+        first_space: str | None = None,
+    ) -> Hits:
+        """Search by late interaction: candidates of a first search, rescored (SQL: `pgvec.maxsim_search`).
+
+        Args:
+            query: for the first search: a text, or a vector.
+            tokens: the query's vectors, of shape (tokens, dimensions of the space).
+            k: how many hits.
+            where: a filter of the first search.
+            space: of type vector[], whose vectors rescore.
+            candidates: how many are rescored; None: ten times k, at least 100.
+            first_space: the space of the first search; None: the default one.
+        """
+        several = vector_type("vector[]").query(tokens, self._space(space).dimensions, self._space(space).distance)
+        return self._searcher.maxsim(self._query(query, first_space), several, k, where, space, candidates, first_space)
+
+    def explain(self, query: Query, k: int = 10, where: Filter | None = None, **options: Unpack[SearchOptions]) -> str:
+        """Run a search and return its plan, and which way it went and why (SQL: `pgvec.explain`)."""
+        return self._searcher.explain(self._query(query, options.get("space")), k, where, options)
+
+    def search_sql(self, k: int = 10, where: Filter | None = None, **options: Unpack[SearchOptions]) -> str:
+        """Return the statement that `search` runs; its parameters are told by `pgvec.search_sql`."""
         with self._database.connection() as connection:
-            return search_sql(connection, self.name, None if where is None else plain(where), options)
+            return self._searcher.text(connection, k, None if where is None else plain(where), options)
 
     # -- indexes and recall ----------------------------------------------------------------------
 
@@ -237,9 +326,12 @@ class Collection:
         self,
         method: str = "hnsw",
         *,
+        form: str | None = None,
+        prefix: int | None = None,
         m: int | None = None,
         ef_construction: int | None = None,
         lists: int | None = None,
+        space: str | None = None,
         concurrently: bool = False,
         progress: bool | None = None,
     ) -> str:
@@ -247,34 +339,43 @@ class Collection:
 
         Args:
             method: hnsw, or ivfflat (build that one when the rows are there).
+            form: full; halfvec (half precision, half the size); binary (a bit a dimension); prefix (of leading
+                dimensions). Of all but the first, searches rescore candidates by the whole vectors. None: full, as
+                far as an index can hold the dimensions, else halfvec, else binary.
+            prefix: how many leading dimensions form prefix indexes.
             m: hnsw: links per node; default 16.
             ef_construction: hnsw: candidates kept while building; default 64.
             lists: ivfflat: clusters; default rows / 1000 up to a million rows, their square root beyond.
+            space: the vector space; None: the default one.
             concurrently: let others write meanwhile; takes longer.
             progress: whether to show a bar; None: on a terminal.
         """
-        spec = building.index_spec(method, m=m, ef_construction=ef_construction, lists=lists)
-        name = building.build(self._database, self.space, spec, concurrently=concurrently, progress=progress)
+        spec = index_spec(method, m=m, ef_construction=ef_construction, lists=lists)
+        built = self._space(space)
+        chosen = index_form(built, form, prefix)
+        name = building.build(self._database, built, spec, chosen, concurrently=concurrently, progress=progress)
         self._searcher.forget_texts()
         return name
 
-    def indexes(self) -> list[Index]:
-        """Return the vector indexes (SQL: `pgvec.indexes`)."""
+    def indexes(self, *, space: str | None = None) -> list[Index]:
+        """Return the vector indexes of a space (SQL: `pgvec.indexes`)."""
         rows = self._database.fetch(
-            "SELECT index_name, method, options, valid, bytes FROM pgvec.indexes($1)", [self.name]
+            "SELECT index_name, method, form, dimensions, options, valid, usable, bytes FROM pgvec.indexes($1, $2)",
+            [self.name, space],
         )
         return [building.Index(*row) for row in rows]
 
-    def drop_index(self, name: str | None = None) -> list[str]:
-        """Drop a vector index by name, or all of them; returns the names of those dropped."""
-        there = [index.name for index in self.indexes()]
+    def drop_index(self, name: str | None = None, *, space: str | None = None) -> list[str]:
+        """Drop a vector index by name, or all of a space; returns the names of those dropped."""
+        there = [index.name for index in self.indexes(space=space)]
         if name is not None and name not in there:
             raise ConfigurationError(f"collection {self.name!r} has no vector index {name!r}; it has {there or 'none'}")
         dropped = there if name is None else [name]
+        owner = self._space(space)
         with self._database.connection() as connection:
             for each in dropped:
-                connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(self.space.schema, each)))
-            building.forget_profiles(connection, self.space)
+                connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(owner.schema, each)))
+            building.forget_profiles(connection, owner)
         self._searcher.forget_texts()
         return dropped
 
@@ -285,9 +386,12 @@ class Collection:
         k: int = 10,
         queries: Sequence[Query] | NDArray[Any] | None = None,
         sample: int = 500,
+        space: str | None = None,
         progress: bool | None = None,
     ) -> TuningProfile:
         """Find the cheapest setting of the index that reaches a recall, and have every search use it.
+
+        What searches cost here is measured as well (SQL: `pgvec.calibrate`): filtered ones weigh by it.
 
         Args:
             recall: the target, of recall@k.
@@ -295,6 +399,7 @@ class Collection:
             queries: what users ask: texts, or vectors of shape (n, dimensions), at least 20. None: stored
                 rows drawn at random, which are easier than real queries.
             sample: how many stored rows to draw.
+            space: the vector space; None: the default one.
             progress: whether to show a bar; None: on a terminal.
 
         Raises:
@@ -306,14 +411,23 @@ class Collection:
             )
         if not 1 <= k <= 999:
             raise TuningError(f"k must be from 1 to 999, not {k}")
-        indexes = self.indexes()
-        given = None if queries is None else self._given_queries(queries)
+        indexes = self.indexes(space=space)
+        tuned = self._space(space)
+        given = None if queries is None else self._given_queries(queries, space)
         with (
             progress_bar(f"tuning {self.name}", None, progress) as advance,
             self._database.connection() as connection,
         ):
-            chosen = measuring.sampled(connection, self.space, sample) if given is None else given
-            return tuner.tune(connection, self.name, self.space, indexes, chosen, k, recall, advance)
+            chosen = measuring.sampled(connection, tuned, sample) if given is None else given
+            profile = tuner.tune(connection, self.name, tuned, indexes, chosen, k, recall, advance)
+        self._searcher.forget_texts()
+        return profile
+
+    def calibrate(self, *, space: str | None = None) -> Calibration:
+        """Measure what searches cost on this server, for filtered ones to weigh by (SQL: `pgvec.calibrate`)."""
+        row = self._database.fetch_one("SELECT * FROM pgvec.calibrate($1, $2)", [self.name, space])
+        self._searcher.forget_texts()
+        return Calibration(*row)
 
     def recall(
         self,
@@ -322,6 +436,7 @@ class Collection:
         queries: Sequence[Query] | NDArray[Any] | None = None,
         sample: int = 100,
         where: Filter | None = None,
+        space: str | None = None,
     ) -> Recall:
         """Measure the recall that searches get now (SQL: `pgvec.recall`).
 
@@ -330,38 +445,43 @@ class Collection:
             queries: texts, or vectors of shape (n, dimensions); None: stored rows drawn at random.
             sample: how many stored rows to draw.
             where: a filter that the searches have.
+            space: the vector space; None: the default one.
         """
         filter = None if where is None else plain(where)
-        given = None if queries is None else self._given_queries(queries)
+        given = None if queries is None else self._given_queries(queries, space)
         with self._database.connection() as connection:
             if given is None:
-                return measuring.measure_sample(connection, self.name, sample, k, filter)
-            return measuring.measure(connection, self.name, self.space, given, k, filter)
+                return measuring.measure_sample(connection, self.name, self._space(space), sample, k, filter)
+            return measuring.measure(connection, self.name, self._space(space), given, k, filter)
 
     # -- pieces ----------------------------------------------------------------------------------
 
     def _target(self) -> Target:
         return Target(self.space, self.space.typed(self._database))
 
-    def _query_vector(self, query: Query) -> NDArray[np.float32]:
-        dimensions = self.space.dimensions
-        if isinstance(query, str):
+    def _space(self, name: str | None) -> Space:
+        """Return a vector space by name, looked up once."""
+        if name is None or name == self.space.name:
+            return self.space
+        if name not in self._spaces:
+            self._spaces[name] = spaces.find(self._database, self.name, name)
+        return self._spaces[name]
+
+    def _query(self, query: Query, space: str | None = None) -> Any:
+        """Return a query as it is bound, in the type of its space; a text is embedded."""
+        searched = self._space(space)
+        if isinstance(query, str) and searched.type != "bit":
             if not query.strip():
                 raise ConfigurationError("the query is empty")
-            return embedding.checked(self.embedder.embed_query(query), (dimensions,), self.embedder)
-        vector = np.asarray(query, dtype=np.float32)
-        if vector.shape != (dimensions,):
-            raise ConfigurationError(f"a query vector has shape ({dimensions},) here, not {vector.shape}")
-        if not np.isfinite(vector).all():
-            raise ConfigurationError("the query vector contains NaN or infinity")
-        if self.space.distance is Distance.COSINE and not vector.any():
-            raise ConfigurationError("the query vector is zero: it has no direction to compare")
-        return vector
+            if searched is not self.space:
+                raise ConfigurationError(f"a text cannot be embedded for vector space {space!r}: give a vector")
+            return embedding.checked(self.embedder.embed_query(query), (searched.dimensions,), self.embedder)
+        return vector_type(searched.type).query(query, searched.dimensions, searched.distance)
 
-    def _given_queries(self, queries: Sequence[Query] | NDArray[Any]) -> Queries:
+    def _given_queries(self, queries: Sequence[Query] | NDArray[Any], space: str | None) -> Queries:
         if isinstance(queries, str) or len(queries) == 0:
             raise ConfigurationError("queries is a list of at least one text or vector")
-        return Queries.from_vectors(np.stack([self._query_vector(query) for query in queries]))
+        return Queries.from_vectors([self._query(query, space) for query in queries])
 
 
 def _register(connection: psycopg.Connection[Any], embedder: Embedder) -> int:

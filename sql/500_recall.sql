@@ -13,6 +13,7 @@ AS $$
 DECLARE
     wanted  pgvec.vector_spaces := pgvec._space(collection, space);
     owner   pgvec.collections := pgvec._collection(collection);
+    options jsonb;
     found_sql text;
     exact_sql text;
     sample  record;
@@ -25,8 +26,9 @@ BEGIN
         RAISE EXCEPTION 'k must be from 1 to 999 and queries at least 1' USING ERRCODE = 'PV005';
     END IF;
     -- One beyond k, because each query is a stored vector and finds itself.
-    found_sql := pgvec._nearest_sql(collection, k, filter, space, ef_search, false, 1);
-    exact_sql := pgvec._nearest_sql(collection, k, filter, space, ef_search, true, 1);
+    options := jsonb_strip_nulls(jsonb_build_object('ef_search', ef_search)) || CASE WHEN filter IS NULL THEN '{}' ELSE jsonb_build_object('filter', filter) END;
+    found_sql := pgvec._nearest_sql(owner, wanted, options, k, 1);
+    exact_sql := pgvec._nearest_sql(owner, wanted, options || '{"exact": true}', k, 1);
     FOR sample IN EXECUTE pgvec._sample_sql(owner.schema_name, wanted.table_name, queries) LOOP
         EXECUTE format('SELECT array_agg(t.distance ORDER BY t.distance) FROM (%s) t WHERE t.key <> $3', exact_sql)
             INTO truth USING sample.embedding, filter, sample.key;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,10 +18,10 @@ class Hit:
         text: its text; None where vectors were loaded without one.
         metadata: its typed columns and its metadata, as they were put in.
         distance: straight from the operator; smaller is nearer.
-        similarity: bigger is nearer. 1 - distance for cosine, 1 / (1 + distance) for l2 and l1, the
-            inner product itself for inner_product.
-        score: what the hits are ranked by; without fusion or reranking, the similarity.
-        rank: 1 for the first.
+        similarity: bigger is nearer. 1 - distance for cosine and jaccard, 1 / (1 + distance) for l2 and l1, the
+            inner product itself for inner_product, the share of equal bits for hamming.
+        score: what the hits are ranked by: the similarity; with diversity, the marginal relevance.
+        rank: 1 for the first; of groups, that of the group.
     """
 
     id: str
@@ -35,3 +36,21 @@ class Hit:
     def to_dict(self) -> dict[str, Any]:
         """Return a plain dict, for JSON."""
         return asdict(self)
+
+
+class Hits(list[Hit]):
+    """The hits of a search, nearest first: a list, and why it ends where it does.
+
+    Attributes:
+        stopped_by: "k": as many as were asked for; "complete": no more match; "threshold": the index found no
+            more within it (`exact=True` proves it).
+    """
+
+    def __init__(self, hits: Iterable[Hit], stopped_by: str) -> None:
+        super().__init__(hits)
+        self.stopped_by = stopped_by
+
+    @property
+    def complete(self) -> bool:
+        """Whether these are all that match, beyond doubt."""
+        return self.stopped_by == "complete"

@@ -1,41 +1,28 @@
-"""Running searches: the statement's text comes from SQL once per shape and is then a prepared statement.
+"""Running searches: the statement's text is fetched from the server once for each shape of call, then prepared.
 
-The statement carries its own settings (sql/400_search.sql), so it runs in one round trip on any
+The text is that of `pgvec.search_sql`; it carries its own settings, so it runs in one round trip on any
 autocommit connection and leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import RawCursor
-from psycopg.types.json import Jsonb
+from psycopg import RawCursor, sql
 
 from pgvec_toolkit.search.filter import Filter, plain, shape
-from pgvec_toolkit.search.hit import Hit
+from pgvec_toolkit.search.hit import Hit, Hits
+from pgvec_toolkit.search.options import bound_values, check_options, sql_arguments, text_key
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from pgvec_toolkit.pool import Connection, Pool
 
 # The gate follows the table's size, and an index may appear: a text is asked for again after this many seconds.
 _TEXT_LIFETIME = 60.0
-
-
-@dataclass(frozen=True)
-class Options:
-    """What decides, together with the shape of the filter, the text of a search statement."""
-
-    k: int = 10
-    space: str | None = None
-    ef_search: int | None = None
-    exact: bool = False
+_COLUMNS = "id, document_id, text, metadata, distance, similarity, score, rank, stopped_by"
 
 
 class Searcher:
@@ -44,54 +31,119 @@ class Searcher:
     def __init__(self, database: Pool, collection: str) -> None:
         self._database = database
         self._collection = collection
-        self._texts: dict[tuple[Options, Hashable], tuple[bytes, float]] = {}
+        self._texts: dict[Hashable, tuple[bytes, float]] = {}
 
-    def search(self, query: NDArray[np.float32], where: Filter | None, options: Options) -> list[Hit]:
-        """Return the hits of a query vector of shape (dimensions,)."""
+    def search(self, query: Any, k: int, where: Filter | None, options: Mapping[str, Any]) -> Hits:
+        """Return the hits of a query that is bound in the type of its space."""
+        check_options(k, options)
         filter = None if where is None else plain(where)
-        parameters: list[Any] = [query] if filter is None else [query, Jsonb(filter)]
+        parameters = [query, *bound_values(filter, options)]
         with self._database.connection() as connection:
             try:
-                rows = _run(connection, self._text(connection, filter, options), parameters)
+                rows = _run(connection, self._text(connection, k, filter, options), parameters)
             except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
                 self.forget_texts()  # dropped and created again, with other columns
-                rows = _run(connection, self._text(connection, filter, options), parameters)
+                rows = _run(connection, self._text(connection, k, filter, options), parameters)
             except psycopg.DataError:
                 # A value that the statement cannot read: compiling its filter says which field it is for.
-                search_sql(connection, self._collection, filter, options)
+                self.text(connection, k, filter, options)
                 raise
-        return [Hit(*row) for row in rows]
+        return _hits(rows, options)
+
+    def search_many(
+        self, queries: Sequence[Any], k: int, where: Filter | None, options: Mapping[str, Any]
+    ) -> list[Hits]:
+        """Return the hits of each query, from one statement (SQL: `pgvec.search_many`)."""
+        check_options(k, options)
+        if not queries:
+            return []
+        arguments, values = sql_arguments(k, None if where is None else plain(where), options)
+        statement = f"SELECT query, {_COLUMNS} FROM pgvec.search_many(%s, %s, {arguments})"
+        rows: list[list[Any]] = [[] for _ in queries]
+        with self._database.connection() as connection:
+            for number, *row in connection.execute(
+                statement.encode(), [self._collection, list(queries), *values], binary=True
+            ):
+                rows[number - 1].append(row)
+        return [_hits(found, options) for found in rows]
+
+    def similar(
+        self, ids: Sequence[str], unlike: Sequence[str], k: int, where: Filter | None, options: Mapping[str, Any]
+    ) -> Hits:
+        """Return chunks like some, and unlike others (SQL: `pgvec.similar`)."""
+        check_options(k, options)
+        arguments, values = sql_arguments(k, None if where is None else plain(where), options)
+        statement = f"SELECT {_COLUMNS} FROM pgvec.similar(%s, %s::text[], %s::text[], {arguments})"
+        with self._database.connection() as connection:
+            rows = connection.execute(
+                statement.encode(), [self._collection, list(ids), list(unlike), *values], binary=True
+            ).fetchall()
+        return _hits(rows, options)
+
+    def maxsim(
+        self,
+        query: Any,
+        tokens: Sequence[Any],
+        k: int,
+        where: Filter | None,
+        space: str,
+        candidates: int | None,
+        first_space: str | None,
+    ) -> Hits:
+        """Return candidates of a first search, ordered by late interaction (SQL: `pgvec.maxsim_search`)."""
+        arguments, values = sql_arguments(k, None if where is None else plain(where), {"space": space})
+        statement = (
+            f"SELECT {_COLUMNS} FROM pgvec.maxsim_search(%s, %s, %s, {arguments},"
+            " candidates => %s::integer, first_space => %s)"
+        )
+        with self._database.connection() as connection:
+            rows = connection.execute(
+                statement.encode(), [self._collection, query, tokens, *values, candidates, first_space], binary=True
+            ).fetchall()
+        return _hits(rows, {})
+
+    def explain(self, query: Any, k: int, where: Filter | None, options: Mapping[str, Any]) -> str:
+        """Return the plan of a search and why it is what it is (SQL: `pgvec.explain`)."""
+        check_options(k, options)
+        arguments, values = sql_arguments(k, None if where is None else plain(where), options)
+        with self._database.connection() as connection:
+            lines = connection.execute(
+                f"SELECT * FROM pgvec.explain(%s, %s, {arguments})".encode(), [self._collection, query, *values]
+            ).fetchall()
+        return "\n".join(line for (line,) in lines)
 
     def forget_texts(self) -> None:
-        """Ask for statements anew; to be called when an index has been built or dropped."""
+        """Ask for statements anew; to be called when an index has been built, dropped or tuned."""
         self._texts.clear()
 
-    def _text(self, connection: Connection, filter: Any, options: Options) -> bytes:
-        key = (options, shape(filter))
+    def text(self, connection: Connection, k: int, filter: Any, options: Mapping[str, Any]) -> str:
+        """Return the text of the statement (SQL: `pgvec.search_sql`)."""
+        named = {name: value for name, value in options.items() if name != "parameters"}
+        arguments, values = sql_arguments(k, filter, named)
+        row = connection.execute(
+            sql.SQL(f"SELECT pgvec.search_sql(%s, {arguments})"), [self._collection, *values]
+        ).fetchone()
+        assert row is not None
+        return str(row[0])
+
+    def _text(self, connection: Connection, k: int, filter: Any, options: Mapping[str, Any]) -> bytes:
+        key = (text_key(k, options), shape(filter))
         now = time.monotonic()
         text, fetched = self._texts.get(key, (b"", 0.0))
         if not text or now - fetched > _TEXT_LIFETIME:
-            text = search_sql(connection, self._collection, filter, options).encode()
+            text = self.text(connection, k, filter, options).encode()
             self._texts[key] = (text, now)
         return text
 
 
-def search_sql(connection: Connection, collection: str, filter: Any, options: Options) -> str:
-    """Return the text of the statement (SQL: `pgvec.search_sql`)."""
-    row = connection.execute(
-        "SELECT pgvec.search_sql(%s, %s::integer, %s, %s, %s::integer, %s)",
-        [
-            collection,
-            options.k,
-            None if filter is None else Jsonb(filter),
-            options.space,
-            options.ef_search,
-            options.exact,
-        ],
-    ).fetchone()
-    assert row is not None
-    return str(row[0])
-
-
 def _run(connection: Connection, text: bytes, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     return RawCursor(connection).execute(text, parameters, prepare=True, binary=True).fetchall()
+
+
+def _hits(rows: Sequence[Sequence[Any]], options: Mapping[str, Any]) -> Hits:
+    if rows:
+        stopped_by = rows[0][8]
+    else:
+        proven = options.get("exact") or (options.get("within") is None and options.get("min_similarity") is None)
+        stopped_by = "complete" if proven else "threshold"
+    return Hits([Hit(*row[:8]) for row in rows], stopped_by)

@@ -12,7 +12,7 @@ from psycopg import RawCursor, sql
 from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.errors import TuningError
-from pgvec_toolkit.ingest.binary import read_vector_rows
+from pgvec_toolkit.vectors import FixedWidth, vector_type
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # PostgreSQL and BLAS add up in different orders; two float32 sums differ by less than this.
 TOLERANCE = 5e-6
 _ROWS_PER_BLOCK = 4096
+_NUMBERS_PER_BLOCK = 2**22  # a block of long vectors has fewer rows
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class Queries:
     """Query vectors, and which stored row each is, if it is one and must not find itself.
 
     Attributes:
-        vectors: float32 of shape (n, dimensions).
+        vectors: of length n, as `VectorType.query` returns them; of type vector they may be one matrix.
         own_keys: int64 of shape (n,); -1 for a query that is not a stored row.
     """
 
-    vectors: NDArray[np.float32]
+    vectors: NDArray[np.float32] | list[Any]
     own_keys: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -40,12 +41,16 @@ class Queries:
 
     def take(self, rows: NDArray[np.intp]) -> Queries:
         """Return some of the queries."""
-        return Queries(self.vectors[rows], self.own_keys[rows])
+        vectors = self.vectors
+        taken = [vectors[row] for row in rows] if isinstance(vectors, list) else vectors[rows]
+        return Queries(taken, self.own_keys[rows])
 
     @classmethod
-    def from_vectors(cls, vectors: NDArray[np.float32]) -> Queries:
+    def from_vectors(cls, vectors: NDArray[np.float32] | list[Any]) -> Queries:
         """Return queries that are not stored rows."""
-        return cls(np.ascontiguousarray(vectors, dtype=np.float32), np.full(len(vectors), -1))
+        if not isinstance(vectors, list):
+            vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        return cls(vectors, np.full(len(vectors), -1))
 
 
 @dataclass(frozen=True)
@@ -74,24 +79,38 @@ def sampled(connection: Connection, space: Space, count: int) -> Queries:
     ).fetchone()
     assert row is not None
     rows = connection.execute(str(row[0]).encode(), binary=True).fetchall()
-    vectors = np.empty((len(rows), space.dimensions), dtype=np.float32)
-    for position, (_, vector) in enumerate(rows):
-        vectors[position] = vector.to_numpy()
-    return Queries(vectors, np.asarray([key for key, _ in rows], dtype=np.int64))
+    kind = vector_type(space.type)
+    return Queries([kind.loaded(vector) for _, vector in rows], np.asarray([key for key, _ in rows], dtype=np.int64))
 
 
 def exact_distances(connection: Connection, space: Space, queries: Queries, k: int) -> NDArray[np.float32]:
     """Return the distances of the k nearest of each query, ascending, of shape (n, k); inf where there are fewer.
 
-    All vectors are read once, by binary COPY, and compared block by block: memory stays flat.
+    All vectors are read once, by binary COPY, and compared block by block: memory stays flat. Of types that are
+    no matrix PostgreSQL scans them, once a query.
     """
     best = np.full((len(queries), k), np.inf, dtype=np.float32)
-    for keys, vectors in _stored_vectors(connection, space):
-        distances = space.distance.matrix(queries.vectors, vectors)
+    kind = vector_type(space.type)
+    if not isinstance(kind, FixedWidth):
+        for row, found in enumerate(_scanned(connection, space, queries, k)):
+            best[row, : len(found)] = found
+        return best
+    matrix = kind.matrix(queries.vectors, space.dimensions)
+    for keys, vectors in _stored_vectors(connection, space, kind):
+        distances = space.distance.matrix(matrix, vectors)
         distances[queries.own_keys[:, None] == keys[None, :]] = np.inf
         candidates = np.concatenate([best, distances], axis=1)
         best = np.partition(candidates, k - 1, axis=1)[:, :k]
     return np.sort(best, axis=1)
+
+
+def _scanned(connection: Connection, space: Space, queries: Queries, k: int) -> list[NDArray[np.float64]]:
+    """Return what `exact_distances` does, by an exact search for each query."""
+    row = connection.execute("SELECT name FROM pgvec.collections WHERE id = %s", [space.collection_id]).fetchone()
+    assert row is not None
+    # One more, for the query itself.
+    statement = nearest_sql(connection, row[0], k + 1, exact=True, space=space.name)
+    return found_distances(connection, statement, queries, k)
 
 
 def found_distances(
@@ -103,23 +122,19 @@ def found_distances(
     for vector, own_key in zip(queries.vectors, queries.own_keys, strict=True):
         parameters = [vector] if filter is None else [vector, Jsonb(filter)]
         rows = RawCursor(connection).execute(text, parameters, prepare=True, binary=True).fetchall()
-        found.append(np.sort([distance for key, distance in rows if key != own_key])[:k])
+        found.append(np.sort([distance for key, distance, _ in rows if key != own_key])[:k])
     return found
 
 
-def nearest_sql(
-    connection: Connection,
-    collection: str,
-    k: int,
-    *,
-    filter: Any = None,
-    setting: int | None = None,
-    exact: bool = False,
-) -> str:
-    """Return the statement that finds (key, distance) of the k nearest, with a given setting of its index."""
+def nearest_sql(connection: Connection, collection: str, k: int, *, space: str | None = None, **options: Any) -> str:
+    """Return the statement that finds (key, distance, exact) of the k nearest.
+
+    Options that are not None decide its text: filter, ef_search, oversampling, exact.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
     row = connection.execute(
-        "SELECT pgvec._nearest_sql(%s, %s::integer, %s, NULL, %s::integer, %s)",
-        [collection, k, None if filter is None else Jsonb(filter), setting, exact],
+        "SELECT pgvec._nearest_sql(pgvec._collection(%s), pgvec._space(%s, %s), %s, %s::integer)",
+        [collection, collection, space, Jsonb(given), k],
     ).fetchone()
     assert row is not None
     return str(row[0])
@@ -152,18 +167,22 @@ def measure(
     connection: Connection, collection: str, space: Space, queries: Queries, k: int, filter: Any = None
 ) -> Recall:
     """Measure recall@k of searches as they are, for queries that are given."""
-    found = found_distances(connection, nearest_sql(connection, collection, k, filter=filter), queries, k, filter)
+    statement = nearest_sql(connection, collection, k, filter=filter, space=space.name)
+    found = found_distances(connection, statement, queries, k, filter)
     if filter is None:
         return summarize(exact_distances(connection, space, queries, k), found, k)
-    exact = nearest_sql(connection, collection, k, filter=filter, exact=True)
+    exact = nearest_sql(connection, collection, k, filter=filter, exact=True, space=space.name)
     return summarize(found_distances(connection, exact, queries, k, filter), found, k)
 
 
-def measure_sample(connection: Connection, collection: str, count: int, k: int, filter: Any = None) -> Recall:
+def measure_sample(
+    connection: Connection, collection: str, space: Space, count: int, k: int, filter: Any = None
+) -> Recall:
     """Measure recall@k for stored rows drawn at random (SQL: `pgvec.recall`)."""
     row = connection.execute(
-        "SELECT recall, recall_p5, queries_measured, short_results FROM pgvec.recall(%s, %s::integer, %s::integer, %s)",
-        [collection, k, count, None if filter is None else Jsonb(filter)],
+        "SELECT recall, recall_p5, queries_measured, short_results"
+        " FROM pgvec.recall(%s, %s::integer, %s::integer, %s, %s)",
+        [collection, k, count, None if filter is None else Jsonb(filter), space.name],
     ).fetchone()
     if row is None or row[0] is None:
         raise TuningError(f"collection {collection!r} holds too little to measure recall on")
@@ -171,7 +190,10 @@ def measure_sample(connection: Connection, collection: str, count: int, k: int, 
     return Recall(share, share_p5, measured, short, k)
 
 
-def _stored_vectors(connection: Connection, space: Space) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+def _stored_vectors(
+    connection: Connection, space: Space, kind: FixedWidth
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     statement = sql.SQL("COPY {} (key, embedding) TO STDOUT (FORMAT binary)").format(space.vectors)
+    rows = max(1, min(_ROWS_PER_BLOCK, _NUMBERS_PER_BLOCK // space.dimensions))
     with connection.cursor().copy(statement) as copy:
-        yield from read_vector_rows((bytes(block) for block in copy), space.dimensions, _ROWS_PER_BLOCK)
+        yield from kind.read_rows((bytes(block) for block in copy), space.dimensions, rows)

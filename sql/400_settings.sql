@@ -1,0 +1,89 @@
+-- What a search costs, and the index settings that follow from it.
+--
+-- One law carries them: what it takes to find the first d neighbours grows as (d / k) ^ exponent over what it takes for the first k, which
+-- tune measures. A filtered search for k is an unfiltered one for the first d, where d is the rank of the k-th match.
+
+CREATE OR REPLACE FUNCTION pgvec._costs(space_id integer, method text, OUT exact_us double precision, OUT scan_us double precision,
+                                        OUT exponent double precision)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Where nothing was calibrated: what 384 dimensions in memory cost on the machine that this was written on.
+    SELECT coalesce(max(c.exact_us), 2), coalesce(max(c.scan_us), CASE method WHEN 'hnsw' THEN 9 ELSE 500 END), coalesce(max(c.exponent), 0.5)
+    FROM pgvec.calibrations c WHERE c.space_id = _costs.space_id
+$$;
+COMMENT ON FUNCTION pgvec._costs(integer, text) IS
+'The calibration of a space (see table pgvec.calibrations), or what stands in for it until pgvec.calibrate has run.';
+
+CREATE OR REPLACE FUNCTION pgvec._gate(space_id integer, method text, setting double precision, rows double precision) RETURNS integer
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT least(200000, power(c.scan_us / c.exact_us * setting * power(rows, c.exponent), 1 / (1 + c.exponent)))::integer
+    FROM pgvec._costs(space_id, method) c
+$$;
+COMMENT ON FUNCTION pgvec._gate(integer, text, double precision, double precision) IS
+'The number of matching rows up to which a filtered search is answered exactly: where exact_us * matches, the cost of an exact answer,
+equals scan_us * setting * (rows / matches) ^ exponent, the cost of an index scan that finds as much.';
+
+CREATE OR REPLACE FUNCTION pgvec._profile(space_id integer, method text, form text, lists integer, k integer,
+                                          OUT setting integer, OUT oversampling double precision)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Of profiles for another k the next larger will do; a smaller one is scaled up.
+    SELECT ceil(p.setting * greatest(1.0, _profile.k::numeric / p.k)), p.oversampling INTO setting, oversampling
+    FROM pgvec.tuning_profiles p WHERE p.space_id = _profile.space_id AND p.index_method = method
+    ORDER BY (p.k < _profile.k), abs(p.k - _profile.k) LIMIT 1;
+    IF NOT FOUND THEN
+        oversampling := CASE form WHEN 'full' THEN 1 WHEN 'halfvec' THEN 1.5 ELSE 4 END;
+        setting := CASE method WHEN 'hnsw' THEN greatest(40, ceil(k * oversampling)) ELSE ceil(sqrt(coalesce(lists, 100))) END;
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgvec._profile(integer, text, text, integer, integer) IS
+'The setting (ef_search or probes) and the oversampling for k neighbours: tuned, or what is usual for the form of the index.';
+
+CREATE OR REPLACE FUNCTION pgvec._tuned_sql(space_id integer, method text, k integer, otherwise integer, options jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- The profile for this very k is read when the search runs: a new one reaches statements prepared before it.
+    SELECT coalesce(options ->> 'ef_search',
+                    format('coalesce((SELECT p.setting FROM pgvec.tuning_profiles p WHERE p.space_id = %s AND p.index_method = %L AND p.k = %s), %s)',
+                           space_id, method, k, otherwise))
+$$;
+COMMENT ON FUNCTION pgvec._tuned_sql(integer, text, integer, integer, jsonb) IS 'An expression for the setting that finds k neighbours: the given one, or the tuned one.';
+
+CREATE OR REPLACE FUNCTION pgvec._setting_sql(target jsonb, depth text, options jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN options ? 'ef_search' THEN options ->> 'ef_search'
+        ELSE format('ceil(greatest(%1$s * power(greatest(1, %2$s / %3$s.0), %4$s), %5$s))::integer', target ->> 'tuned', depth,
+                    target ->> 'candidates', target ->> 'exponent',
+                    -- An HNSW scan returns no more rows than its setting.
+                    CASE target ->> 'method' WHEN 'hnsw' THEN depth ELSE '1' END) END
+$$;
+COMMENT ON FUNCTION pgvec._setting_sql(jsonb, text, jsonb) IS
+'An expression for the setting that finds the first depth neighbours, among which the wanted candidates are expected.';
+
+CREATE OR REPLACE FUNCTION pgvec._settings_sql(method text, relation text, steps text, query text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    settings text;
+BEGIN
+    IF steps IS NULL THEN
+        settings := $s$set_config('%1$s.iterative_scan', 'off', true), set_config('%1$s.%2$s', s.value::text, true)$s$;
+    ELSIF method = 'hnsw' THEN  -- a step is a tuple, which takes about 200 bytes
+        settings := $s$set_config('%1$s.iterative_scan', 'relaxed_order', true), set_config('%1$s.%2$s', s.value::text, true),
+      set_config('hnsw.max_scan_tuples', least(2147483647, greatest(4 * s.value, %3$s))::bigint::text, true),
+      set_config('hnsw.scan_mem_multiplier', least(1000, greatest(1, 200.0 * %3$s / pg_size_bytes(current_setting('work_mem'))))::text, true)$s$;
+    ELSE
+        settings := $s$set_config('%1$s.iterative_scan', 'relaxed_order', true), set_config('%1$s.%2$s', s.value::text, true),
+      set_config('ivfflat.max_probes', least(32768, greatest(2 * s.value, %3$s))::bigint::text, true)$s$;
+    END IF;
+    -- That the query is there it says to be evaluated for each, where a statement has several.
+    RETURN format('(SELECT concat(' || settings || E')\n      FROM %4$s s WHERE (%5$s) IS NOT NULL) IS NOT NULL',
+                  method, CASE method WHEN 'hnsw' THEN 'ef_search' ELSE 'probes' END, steps, relation, query);
+END $$;
+COMMENT ON FUNCTION pgvec._settings_sql(text, text, text, text) IS
+'A condition that is always true and, evaluated once before the index scan it guards, applies its settings: value, of the relation, and how
+many steps it may go on for (NULL: none beyond the first batch). Being parallel-unsafe it also keeps parallel workers from being started
+for a branch that is switched off.';

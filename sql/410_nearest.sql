@@ -1,0 +1,233 @@
+-- The statement that finds the nearest rows. Its text depends on the shape of the call only, and it carries its own
+-- settings: they are set when its index scan begins and end with its transaction. Nothing has to be SET on a session,
+-- and pools and transaction-mode poolers cannot lose or leak anything.
+--
+-- Parameters: $1 the query, $2 the filter (jsonb), $3 values for where_sql (jsonb), $4 ids to leave out (text[]), $5 a threshold.
+
+CREATE OR REPLACE FUNCTION pgvec._distance_sql(wanted pgvec.vector_spaces, query text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT 'v.embedding ' || (pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).operator || ' ' || query $$;
+COMMENT ON FUNCTION pgvec._distance_sql(pgvec.vector_spaces, text) IS 'The distance of a vector v of a space to the query.';
+
+CREATE OR REPLACE FUNCTION pgvec._candidate_sql(wanted pgvec.vector_spaces, form text, dimensions integer, query text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    vector_schema text := quote_ident(pgvec._vector_schema());
+    operator      text := (pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).operator;
+    -- What an index holds of a vector; the query is brought into the same form, and so into the type that the index knows.
+    indexed       text := CASE form
+        WHEN 'full'    THEN '%s'
+        WHEN 'halfvec' THEN '(%s::' || format('%s.halfvec(%s))', vector_schema, dimensions)
+        WHEN 'binary'  THEN format('(%s.binary_quantize(', vector_schema) || '%s' || format(')::bit(%s))', dimensions)
+        WHEN 'prefix'  THEN format('(%s.subvector(', vector_schema) || '%s' || format(', 1, %s)::%s.%s(%s))', dimensions, vector_schema, wanted.type, dimensions)
+        END;
+BEGIN
+    IF form = 'binary' THEN
+        operator := format('OPERATOR(%s.<~>)', vector_schema);
+    END IF;
+    RETURN format(indexed, 'v.embedding') || ' ' || operator || ' ' || format(indexed, query);
+END $$;
+COMMENT ON FUNCTION pgvec._candidate_sql(pgvec.vector_spaces, text, integer, text) IS 'The expression by which an index of some form is ordered.';
+
+CREATE OR REPLACE FUNCTION pgvec._predicate_sql(chunks regclass, options jsonb) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN nullif(concat_ws(' AND ',
+        CASE WHEN options ? 'filter' THEN nullif(pgvec._filter_sql(chunks, options -> 'filter'), 'true') END,
+        -- The line feed ends what might be a comment at the end of it.
+        '(' || (options ->> 'where_sql') || E'\n)'), '');
+END $$;
+COMMENT ON FUNCTION pgvec._predicate_sql(regclass, jsonb) IS 'What rows of the chunk table d must fulfil, the filter and where_sql; NULL if nothing.';
+
+CREATE OR REPLACE FUNCTION pgvec._excluded_sql(chunks text, options jsonb, alias text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN (options -> 'exclude')::boolean
+                THEN format('%s.key NOT IN (SELECT d.key FROM %s d WHERE d.id = ANY ($4::text[]))', alias, chunks) ELSE 'true' END
+$$;
+COMMENT ON FUNCTION pgvec._excluded_sql(text, jsonb, text) IS 'The condition that leaves out the ids of $4.';
+
+CREATE OR REPLACE FUNCTION pgvec._exact_sql(chunks text, vectors text, distance text, predicate text, options jsonb,
+                                            condition text, rows_wanted integer) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN predicate IS NULL
+        THEN format('SELECT v.key, %1$s AS distance, true AS exact FROM %2$s v WHERE %3$s AND %4$s ORDER BY (%1$s) + 0 LIMIT %5$s',
+                    distance, vectors, condition, pgvec._excluded_sql(chunks, options, 'v'), rows_wanted)
+        -- The distance of a match must stay a lookup (OFFSET 0), or all vectors would be read.
+        ELSE format('SELECT d.key, e.distance, true AS exact FROM %1$s d '
+                    'CROSS JOIN LATERAL (SELECT %2$s AS distance FROM %3$s v WHERE v.key = d.key OFFSET 0) e '
+                    'WHERE %4$s AND %5$s AND %6$s ORDER BY e.distance LIMIT %7$s',
+                    chunks, distance, vectors, condition, predicate, pgvec._excluded_sql(chunks, options, 'd'), rows_wanted) END
+$$;
+COMMENT ON FUNCTION pgvec._exact_sql(text, text, text, text, jsonb, text, integer) IS 'The statement that compares every row, or every match of the predicate.';
+
+CREATE OR REPLACE FUNCTION pgvec._scan_sql(target jsonb, query text, distance text, excluded text, ordering text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format($sql$setting AS MATERIALIZED (
+    SELECT least(%1$s, %2$s) AS value
+  ), scanned AS MATERIALIZED (
+    SELECT v.key, %3$s AS distance FROM %4$s v
+    WHERE %5$s AND %6$s
+    ORDER BY %7$s LIMIT %8$s
+  ), outcome AS MATERIALIZED (
+    SELECT count(*) = %8$s AS sufficed FROM scanned
+  )$sql$, target -> 'largest', target ->> 'first', distance, target ->> 'vectors',
+        pgvec._settings_sql(target ->> 'method', 'setting', '2147483647', query), excluded, ordering, target -> 'candidates')
+$$;
+COMMENT ON FUNCTION pgvec._scan_sql(jsonb, text, text, text, text) IS
+'The unfiltered scan of an index. It goes on until it has all candidates: what it meets in between are dead rows only.';
+
+CREATE OR REPLACE FUNCTION pgvec._filtered_scan_sql(target jsonb, query text, distance text, predicate text, excluded text, ordering text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format($sql$sample AS MATERIALIZED (
+    SELECT count(*) AS rows, count(*) FILTER (WHERE %2$s) AS matching
+    FROM (SELECT min(s.key) AS low, max(s.key) AS high FROM %1$s s) AS span CROSS JOIN generate_series(0, 63) AS i
+    CROSS JOIN LATERAL (SELECT * FROM %1$s s WHERE s.key >= span.low + (span.high - span.low) * i / 63 ORDER BY s.key LIMIT 1) d
+  ), estimate AS MATERIALIZED (
+    SELECT greatest((s.matching + 0.5) / (s.rows + 1), %4$s / %5$s.0) AS share,
+           (s.matching >= 4 AND s.matching > 2 * s.rows * %4$s / %5$s.0) OR EXISTS (SELECT FROM %1$s d WHERE %2$s OFFSET %4$s) AS many FROM sample s
+  ), setting AS MATERIALIZED (
+    SELECT least(%6$s, %7$s) AS value FROM estimate e
+  ), batch AS MATERIALIZED (
+    SELECT v.key, CASE WHEN EXISTS (SELECT FROM %1$s d WHERE d.key = v.key AND %2$s OFFSET 0) THEN %8$s END AS distance FROM %3$s v
+    WHERE (SELECT many FROM estimate) AND %9$s AND %10$s
+    ORDER BY %11$s LIMIT 1000
+  ), matched AS MATERIALIZED (
+    SELECT b.key, b.distance, b.depth, row_number() OVER (ORDER BY b.depth) AS nth
+    FROM (SELECT b.key, b.distance, row_number() OVER () AS depth FROM batch b) b WHERE b.distance IS NOT NULL
+  ), look AS MATERIALIZED (
+    SELECT m.depth IS NOT NULL AND %12$s <= (SELECT value FROM setting) AS sufficed,
+           %13$s AS value
+    FROM (SELECT min(m.depth) FILTER (WHERE m.nth = %14$s) AS depth, (count(*) + 0.5) / (1 + (SELECT count(*) FROM batch)) AS share FROM matched m) m
+  ), further AS MATERIALIZED (
+    SELECT least(%6$s, l.value) AS value FROM look l
+  ), scanned AS MATERIALIZED (
+    SELECT v.key, %8$s AS distance FROM %3$s v
+    WHERE (SELECT e.many AND NOT l.sufficed AND l.value * %15$s < e.share * %5$s FROM look l, estimate e) AND %16$s AND %10$s
+      AND EXISTS (SELECT FROM %1$s d WHERE d.key = v.key AND %2$s OFFSET 0)
+    ORDER BY %11$s LIMIT %14$s
+  ), outcome AS MATERIALIZED (
+    SELECT (SELECT sufficed FROM look) OR count(*) = %14$s AS sufficed FROM scanned
+  )$sql$,
+        target ->> 'chunks', predicate, target ->> 'vectors', target -> 'gate', target -> 'rows', target -> 'largest', target ->> 'first', distance,
+        pgvec._settings_sql(target ->> 'method', 'setting', NULL, query), excluded, ordering, target ->> 'needed', target ->> 'next', target -> 'candidates',
+        target -> 'step_in_rows', pgvec._settings_sql(target ->> 'method', 'further', format('(SELECT e.share FROM estimate e) * %s',
+            ((target -> 'rows')::numeric / (target -> 'step_in_rows')::numeric)::integer), query))
+$$;
+COMMENT ON FUNCTION pgvec._filtered_scan_sql(jsonb, text, text, text, text, text) IS
+'The filtered scan of an index, if more than gate rows match. 64 rows, evenly spaced, tell the share that matches, and so how far to look at
+first. That batch shows at what depth the matches lie around this query; if it was not looked well enough for that depth, and comparing all
+matches would cost more, the scan goes on from there with what that depth needs.
+The filter of a scan must stay a subplan per candidate (OFFSET 0), for as a join the planner would rather sort.';
+
+CREATE OR REPLACE FUNCTION pgvec._target(owner pgvec.collections, wanted pgvec.vector_spaces, options jsonb, k integer, beyond integer) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    vectors    text := format('%I.%I', owner.schema_name, wanted.table_name);
+    rows       double precision := (SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = vectors::regclass);
+    index      record;
+    profile    record;
+    costs      record;
+    candidates integer;
+    tuned      text;
+BEGIN
+    SELECT i.method::text, i.form, i.dimensions, (regexp_match(array_to_string(i.options, ' '), 'lists=(\d+)'))[1]::integer AS lists
+    INTO index FROM pgvec._indexes(vectors::regclass, wanted) i WHERE i.usable LIMIT 1;
+    IF NOT FOUND OR (options -> 'exact')::boolean THEN
+        RETURN NULL;
+    END IF;
+    profile := pgvec._profile(wanted.id, index.method, index.form, index.lists, k);
+    costs := pgvec._costs(wanted.id, index.method);
+    candidates := beyond + ceil(k * coalesce((options ->> 'oversampling')::double precision, profile.oversampling));
+    tuned := pgvec._tuned_sql(wanted.id, index.method, k, profile.setting, options);
+    RETURN jsonb_build_object('chunks', format('%I.%I', owner.schema_name, owner.table_name), 'vectors', vectors, 'rows', rows::bigint,
+        'method', index.method, 'form', index.form, 'dimensions', index.dimensions, 'candidates', candidates,
+        'largest', CASE index.method WHEN 'hnsw' THEN 1000 ELSE coalesce(index.lists, 100) END,
+        'gate', least(rows, pgvec._gate(wanted.id, index.method, profile.setting, rows))::integer,
+        'step_in_rows', round((costs.scan_us / costs.exact_us)::numeric, 6),
+        'tuned', tuned, 'exponent', costs.exponent);
+END $$;
+COMMENT ON FUNCTION pgvec._target(pgvec.collections, pgvec.vector_spaces, jsonb, integer, integer) IS
+'What a search for k scans: the index, how many candidates it wants of it, gate and costs; NULL if it shall be or must be exact.';
+
+CREATE OR REPLACE FUNCTION pgvec._depths(target jsonb, options jsonb, filtered boolean) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    candidates integer := target -> 'candidates';
+    -- More than is expected, for half of the time the matches lie deeper than that.
+    expected   text := format('(1.4 * %s / %%s%s)', candidates, CASE WHEN (options -> 'exclude')::boolean THEN ' + coalesce(cardinality($4::text[]), 0)' END);
+    first      text := CASE WHEN filtered THEN format(expected, 'e.share')
+                            WHEN (options -> 'exclude')::boolean THEN format('(%s + coalesce(cardinality($4::text[]), 0))', candidates) END;
+BEGIN
+    RETURN jsonb_build_object(
+        'first', CASE WHEN first IS NULL THEN target ->> 'tuned' ELSE pgvec._setting_sql(target, first, options) END,
+        'needed', pgvec._setting_sql(target, 'm.depth', options), 'next', pgvec._setting_sql(target, format(expected, 'm.share'), options));
+END $$;
+COMMENT ON FUNCTION pgvec._depths(jsonb, jsonb, boolean) IS
+'Expressions for the setting of the first scan; for the one that the depth of the matches would have needed; for that of the next scan.';
+
+CREATE OR REPLACE FUNCTION pgvec._scans_sql(owner pgvec.collections, wanted pgvec.vector_spaces, options jsonb, target jsonb, predicate text,
+                                            query text) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    distance text := pgvec._distance_sql(wanted, query);
+    excluded text := pgvec._excluded_sql(target ->> 'chunks', options, 'v');
+    ordering text := pgvec._candidate_sql(wanted, target ->> 'form', (target -> 'dimensions')::integer, query);
+BEGIN
+    target := target || pgvec._depths(target, options, predicate IS NOT NULL);
+    RETURN CASE WHEN predicate IS NULL THEN pgvec._scan_sql(target, query, distance, excluded, ordering)
+                ELSE pgvec._filtered_scan_sql(target, query, distance, predicate, excluded, ordering) END;
+END $$;
+COMMENT ON FUNCTION pgvec._scans_sql(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb, text, text) IS
+'The common table expressions of the index scans: scanned (key, distance) and outcome (sufficed); filtered, matched and look as well.';
+
+CREATE OR REPLACE FUNCTION pgvec._nearest_sql(owner pgvec.collections, wanted pgvec.vector_spaces, options jsonb, k integer,
+                                              beyond integer DEFAULT 0, query text DEFAULT '$1') RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    chunks    text := format('%I.%I', owner.schema_name, owner.table_name);
+    vectors   text := format('%I.%I', owner.schema_name, wanted.table_name);
+    distance  text := pgvec._distance_sql(wanted, query);
+    predicate text := pgvec._predicate_sql(chunks::regclass, options);
+    target    jsonb := pgvec._target(owner, wanted, options, k, beyond);
+BEGIN
+    -- Without an index the text must not use one that is built later: its settings would be missing.
+    IF target IS NULL THEN
+        RETURN pgvec._exact_sql(chunks, vectors, distance, predicate, options, 'true', k + beyond);
+    END IF;
+    RETURN format($sql$
+  WITH %1$s
+  SELECT n.key, n.distance, n.exact FROM (SELECT s.key, s.distance, false AS exact FROM (SELECT s.key, s.distance FROM scanned s%2$s) s
+  WHERE (SELECT sufficed FROM outcome) ORDER BY s.distance LIMIT %3$s) n
+  UNION ALL
+  (%4$s)$sql$,
+        pgvec._scans_sql(owner, wanted, options, target, predicate, query),
+        CASE WHEN predicate IS NOT NULL THEN ' UNION ALL SELECT m.key, m.distance FROM matched m WHERE (SELECT sufficed FROM look)' END,
+        k + beyond,
+        pgvec._exact_sql(chunks, vectors, distance, predicate, options, 'NOT (SELECT sufficed FROM outcome)', k + beyond));
+END $$;
+COMMENT ON FUNCTION pgvec._nearest_sql(pgvec.collections, pgvec.vector_spaces, jsonb, integer, integer, text) IS
+'The statement that finds (key, distance, exact) of the k nearest, and of some beyond, with the settings for k. The candidates that the index
+yields are rescored by the distance itself. If few rows match the filter, or if the scan ends short, all matches are sorted exactly. Each
+branch is switched off by a condition that is evaluated once.';
+
+CREATE OR REPLACE FUNCTION pgvec._course_sql(owner pgvec.collections, wanted pgvec.vector_spaces, options jsonb, target jsonb, predicate text,
+                                             query text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('WITH %s SELECT e.share, e.many, (SELECT value FROM setting) AS first, l.sufficed AS look_sufficed, o.sufficed, '
+                  '(SELECT m.depth FROM matched m WHERE m.nth = %s) AS depth, (SELECT count(*) FROM matched) AS matches, '
+                  '(SELECT value FROM further) AS next FROM estimate e, look l, outcome o',
+                  pgvec._scans_sql(owner, wanted, options, target, predicate, query), target -> 'candidates')
+$$;
+COMMENT ON FUNCTION pgvec._course_sql(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb, text, text) IS
+'A statement that runs the scans of a filtered search and tells which way it went.';

@@ -1,0 +1,100 @@
+-- Which way a search went, and why.
+
+CREATE OR REPLACE FUNCTION pgvec._index_finding(owner pgvec.collections, wanted pgvec.vector_spaces, options jsonb, target jsonb) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    index record;
+BEGIN
+    SELECT i.* INTO index FROM pgvec._indexes(pgvec._relation(owner.schema_name, wanted.table_name), wanted) i ORDER BY i.usable DESC LIMIT 1;
+    IF (options -> 'exact')::boolean THEN
+        RETURN 'No index: the search was asked to be exact.';
+    ELSIF index IS NULL THEN
+        RETURN format('No index: there is no vector index on %I.%I, so all rows, or all matches, are compared. Build one: '
+                      'pgvec index create %s, or docs.create_index() in Python.', owner.schema_name, wanted.table_name, owner.name);
+    ELSIF NOT index.usable THEN
+        RETURN format('No index: %I %s.', index.name, CASE
+            WHEN NOT index.valid THEN 'is INVALID, an interrupted build left it. Drop it and build it again'
+            WHEN (SELECT x.indpred IS NOT NULL FROM pg_index x WHERE x.indexrelid = index.oid) THEN 'is partial: it holds some of the rows only'
+            WHEN index.form = 'other' THEN 'is on an expression that pgvec does not know'
+            ELSE format('is for another distance than %s, that of the space', wanted.distance) END);
+    END IF;
+    RETURN format('Index %I (%s, %s%s), %s = %s: %s.', index.name, index.method, index.form,
+        CASE WHEN (target -> 'candidates')::integer > (options -> 'k')::integer THEN format(', rescoring %s candidates', target -> 'candidates') END,
+        CASE index.method WHEN 'hnsw' THEN 'hnsw.ef_search' ELSE 'ivfflat.probes' END,
+        (pgvec._profile(wanted.id, index.method, index.form, NULL, (options -> 'k')::integer)).setting,
+        CASE WHEN options ? 'ef_search' THEN 'but the search was given ' || (options ->> 'ef_search') ELSE coalesce(
+            (SELECT format('tuned for recall %s at k = %s, measured %s', p.target_recall, p.k, round(p.recall::numeric, 3)) FROM pgvec.tuning_profiles p
+             WHERE p.space_id = wanted.id AND p.index_method = index.method ORDER BY (p.k < (options -> 'k')::integer), abs(p.k - (options -> 'k')::integer) LIMIT 1),
+            'not tuned, so its recall is unknown. Run pgvec tune') END);
+END $$;
+COMMENT ON FUNCTION pgvec._index_finding(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb) IS 'Which index a search uses, or why it uses none.';
+
+CREATE OR REPLACE FUNCTION pgvec._filter_finding(target jsonb, course jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    setting text := CASE target ->> 'method' WHEN 'hnsw' THEN 'ef_search' ELSE 'probes' END;
+BEGIN
+    IF NOT (course -> 'many')::boolean THEN
+        RETURN format('Index not used: at most %s rows match, the gate. To compare them all is cheaper than to scan the index, and exact.', target -> 'gate');
+    END IF;
+    RETURN format('Filter: about %s %% of the rows match, more than the gate of %s. First look with %s = %s: %s', round(100 * (course -> 'share')::numeric, 1),
+        target -> 'gate', setting, course -> 'first', CASE
+        WHEN (course -> 'look_sufficed')::boolean THEN format('match %s lies at depth %s, which is well within.', target -> 'candidates', course -> 'depth')
+        WHEN (course -> 'sufficed')::boolean THEN format('too few matches there, or too deep. The scan went on with %s = %s.', setting, course -> 'next')
+        ELSE format('%s matches there. To scan on would cost more than to compare all matches, or ended short: they were compared.', course -> 'matches') END);
+END $$;
+COMMENT ON FUNCTION pgvec._filter_finding(jsonb, jsonb) IS 'Which way a filtered search went, from what its common table expressions found.';
+
+CREATE OR REPLACE FUNCTION pgvec.explain(
+    collection     text,
+    query          anycompatible,
+    k              integer          DEFAULT 10,
+    filter         jsonb            DEFAULT NULL,
+    space          text             DEFAULT NULL,
+    ef_search      integer          DEFAULT NULL,
+    exact          boolean          DEFAULT false,
+    oversampling   double precision DEFAULT NULL,
+    where_sql      text             DEFAULT NULL,
+    parameters     jsonb            DEFAULT NULL,
+    exclude        text[]           DEFAULT NULL,
+    within         double precision DEFAULT NULL,
+    min_similarity double precision DEFAULT NULL,
+    group_by       text             DEFAULT NULL,
+    group_size     integer          DEFAULT NULL,
+    diversity      double precision DEFAULT NULL
+) RETURNS SETOF text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    owner     pgvec.collections := pgvec._collection(collection);
+    wanted    pgvec.vector_spaces := pgvec._space(collection, space);
+    query_    text := pgvec._query_sql(wanted, query);
+    statement text := pgvec.search_sql(collection, k, filter, space, ef_search, exact, oversampling, where_sql, exclude, within, min_similarity,
+                                       group_by, group_size, diversity, query_);
+    options   jsonb := jsonb_strip_nulls(jsonb_build_object('k', k, 'ef_search', ef_search, 'exact', nullif(exact, false), 'oversampling', oversampling,
+                                         'where_sql', where_sql, 'exclude', CASE WHEN exclude IS NOT NULL THEN true END))
+                       || CASE WHEN filter IS NULL THEN '{}' ELSE jsonb_build_object('filter', filter) END;
+    target    jsonb := pgvec._target(owner, wanted, options, k, 0);
+    predicate text := pgvec._predicate_sql(pgvec._relation(owner.schema_name, owner.table_name), options);
+    course    jsonb;
+    line      text;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) ' || statement
+                USING query, filter, parameters, exclude, coalesce(within, min_similarity) LOOP
+        -- A vector fills pages.
+        RETURN NEXT regexp_replace(line, '''(\[|\{)[^'']{60,}''', '''\1…''', 'g');
+    END LOOP;
+    RETURN NEXT '';
+    RETURN NEXT pgvec._index_finding(owner, wanted, options, target);
+    IF target IS NOT NULL AND predicate IS NOT NULL THEN
+        EXECUTE format('SELECT to_jsonb(c) FROM (%s) c', pgvec._course_sql(owner, wanted, options, target, predicate, query_)) INTO course USING query, filter, parameters, exclude;
+        RETURN NEXT pgvec._filter_finding(target, course);
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgvec.explain(text, anycompatible, integer, jsonb, text, integer, boolean, double precision, text, jsonb, text[],
+                                  double precision, double precision, text, integer, double precision) IS
+'Run a search (parameters as in pgvec.search) and return its plan; below it which index it used and with which setting, or why none, and, with
+a filter, which way it went and why. For statements of your own there is pgvec.explain_sql.
+Example: SELECT * FROM pgvec.explain(''docs'', ''[...]'', k => 3, filter => ''{"section": "security"}'');';
