@@ -11,7 +11,7 @@ import logging
 import sys
 
 import typer
-from pgvec_toolkit.cli import collections, data, demo, indexes, server
+from pgvec_toolkit.cli import collections, data, demo, indexes, search, server
 
 _INTERRUPTED = 130
 app = typer.Typer(
@@ -25,6 +25,7 @@ demo.add_to(app)
 server.add_to(app)
 app.add_typer(collections.app, name="collection")
 data.add_to(app)
+search.add_to(app)
 app.add_typer(indexes.app, name="index")
 indexes.add_to(app)
 

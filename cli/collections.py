@@ -8,6 +8,21 @@ import typer
 from pgvec_toolkit.cli.options import Dsn, Json, Name, collection, connect
 from pgvec_toolkit.cli.output import print_json, print_table, say, size
 
+Type = Annotated[
+    str | None,
+    typer.Option(
+        help="vector, halfvec, bit, sparsevec or vector[]. [default: what an index can hold: vector, from 2,001 "
+        "dimensions halfvec, from 4,001 vector with a binary index]",
+        show_default=False,
+    ),
+]
+Distance = Annotated[
+    str | None,
+    typer.Option(
+        help="cosine, l2, inner_product or l1; of bits hamming or jaccard. [default: cosine, of bits hamming]",
+        show_default=False,
+    ),
+]
 app = typer.Typer(help="Create, list, show and drop collections.", no_args_is_help=True)
 
 
@@ -25,23 +40,51 @@ def create(
     dimensions: Annotated[
         int | None, typer.Option(help="Length of the vectors, if you bring your own instead of an embedder.")
     ] = None,
-    distance: Annotated[str, typer.Option(help="cosine, l2, inner_product or l1.")] = "cosine",
+    type: Type = None,
+    distance: Distance = None,
     language: Annotated[str, typer.Option(help="Text search configuration of the texts.")] = "english",
     schema: Annotated[str, typer.Option(help="Schema of its tables.")] = "public",
     dsn: Dsn = None,
 ) -> None:
     """Create a collection and its tables. Example: pgvec collection create docs -c section:text -c year:int."""
     columns = dict(_parse_column(each) for each in column or [])
-    connect(dsn).create_collection(
+    created = connect(dsn).create_collection(
         name,
         embedder=embedder,
         dimensions=dimensions,
+        type=type,
         distance=distance,
         columns=columns,
         language=language,
         schema=schema,
     )
-    say(f"collection {name} is there")
+    space = created.space
+    say(f"collection {name} is there: {space.type}({space.dimensions}), {space.distance}")
+
+
+@app.command("add-space")
+def add_space(
+    name: Name,
+    space: Annotated[str, typer.Argument(help="Name of the new vector space.", show_default=False)],
+    dimensions: Annotated[int, typer.Option(help="Length of its vectors.", show_default=False)],
+    type: Type = None,
+    distance: Distance = None,
+    dsn: Dsn = None,
+) -> None:
+    """Add a vector space: further vectors of the same chunks."""
+    collection(name, dsn).add_space(space, dimensions=dimensions, type=type, distance=distance)
+    say(f"vector space {space} of collection {name} is there")
+
+
+@app.command("drop-space")
+def drop_space(
+    name: Name,
+    space: Annotated[str, typer.Argument(help="Name of the vector space.", show_default=False)],
+    dsn: Dsn = None,
+) -> None:
+    """Drop a vector space that was added, with its vectors."""
+    collection(name, dsn).drop_space(space)
+    say(f"vector space {space} of collection {name} is gone")
 
 
 @app.command("list")
@@ -68,12 +111,14 @@ def show(name: Name, dsn: Dsn = None, as_json: Json = False) -> None:
         "rows": len(shown),
         "chunk_table": f"{space.schema}.{space.chunk_table}",
         "vector_table": f"{space.schema}.{space.vector_table}",
+        "type": space.type,
         "dimensions": space.dimensions,
         "distance": str(space.distance),
         "model": space.model,
         "columns": shown.columns,
         "indexes": [
-            f"{i.name} ({', '.join(i.options)}), {size(i.size)}{'' if i.valid else ', INVALID'}" for i in indexes
+            f"{i.name} ({', '.join([i.form, *i.options])}), {size(i.size)}{'' if i.valid else ', INVALID'}"
+            for i in indexes
         ],
     }
     if as_json:

@@ -1,4 +1,4 @@
-"""index create, list, drop; tune; recall."""
+"""index create, list, drop; tune; recall; calibrate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from pgvec_toolkit.cli.options import Dsn, Json, Name, Neighbours, Where, collection, parse_filter, parse_queries
+from pgvec_toolkit.cli.options import Dsn, Json, Name, Neighbours, Space, Where, collection, parse_filter, parse_queries
 from pgvec_toolkit.cli.output import print_json, print_table, say, size
 
 app = typer.Typer(help="Create, list and drop vector indexes.", no_args_is_help=True)
@@ -23,6 +23,18 @@ QueryFile = Annotated[
 def create(
     name: Name,
     method: Annotated[str, typer.Argument(help="hnsw or ivfflat.")] = "hnsw",
+    form: Annotated[
+        str | None,
+        typer.Option(
+            help="full, halfvec (half precision), binary (a bit a dimension) or prefix (leading dimensions); searches "
+            "rescore all but the first. [default: full, or the first that can hold the dimensions]",
+            show_default=False,
+        ),
+    ] = None,
+    prefix: Annotated[
+        int | None, typer.Option(help="How many leading dimensions form prefix indexes.", show_default=False)
+    ] = None,
+    space: Space = None,
     m: Annotated[
         int | None, typer.Option("--m", help="hnsw: links per node. [default: 16]", show_default=False)
     ] = None,
@@ -38,30 +50,41 @@ def create(
     """Build a vector index, with progress."""
     began = time.perf_counter()
     built = collection(name, dsn).create_index(
-        method, m=m, ef_construction=ef_construction, lists=lists, concurrently=concurrently
+        method,
+        form=form,
+        prefix=prefix,
+        m=m,
+        ef_construction=ef_construction,
+        lists=lists,
+        space=space,
+        concurrently=concurrently,
     )
     say(f"index {built} was built in {time.perf_counter() - began:.1f} s")
 
 
 @app.command("list")
-def list_(name: Name, dsn: Dsn = None, as_json: Json = False) -> None:
+def list_(name: Name, space: Space = None, dsn: Dsn = None, as_json: Json = False) -> None:
     """List the vector indexes of a collection."""
-    indexes = collection(name, dsn).indexes()
+    indexes = collection(name, dsn).indexes(space=space)
     if as_json:
         print_json([asdict(index) for index in indexes])
     else:
-        columns = ("name", "method", "options", "valid", "size")
-        print_table(columns, ((i.name, i.method, ", ".join(i.options), i.valid, size(i.size)) for i in indexes))
+        columns = ("name", "method", "form", "dimensions", "options", "usable", "size")
+        print_table(
+            columns,
+            ((i.name, i.method, i.form, i.dimensions, ", ".join(i.options), i.usable, size(i.size)) for i in indexes),
+        )
 
 
 @app.command()
 def drop(
     name: Name,
     index: Annotated[str | None, typer.Argument(help="Its name. [default: all of them]", show_default=False)] = None,
+    space: Space = None,
     dsn: Dsn = None,
 ) -> None:
-    """Drop a vector index, or all of a collection; searches are exact without one."""
-    dropped = collection(name, dsn).drop_index(index)
+    """Drop a vector index, or all of a vector space; searches are exact without one."""
+    dropped = collection(name, dsn).drop_index(index, space=space)
     say(f"dropped: {', '.join(dropped) or 'nothing'}")
 
 
@@ -72,22 +95,25 @@ def tune(
     ] = 0.95,
     k: Neighbours = 10,
     queries: QueryFile = None,
+    space: Space = None,
     dsn: Dsn = None,
     as_json: Json = False,
 ) -> None:
     """Find the cheapest index setting that reaches a recall; searches then use it."""
     began = time.perf_counter()
     given = parse_queries(queries)
-    profile = collection(name, dsn).tune(recall, k=k, queries=given)
+    profile = collection(name, dsn).tune(recall, k=k, queries=given, space=space)
     if as_json:
         print_json(asdict(profile))
         return
     print_table(
-        (profile.parameter, f"recall@{k}", "ms"),
-        ((trial.setting, trial.recall, trial.milliseconds) for trial in profile.trials),
+        (profile.parameter, "oversampling", f"recall@{k}", "ms"),
+        ((trial.setting, trial.oversampling, trial.recall, trial.milliseconds) for trial in profile.trials),
     )
     typer.echo(
-        f"{profile.parameter} = {profile.setting}: recall@{k} {profile.recall:.3f} "
+        f"{profile.parameter} = {profile.setting}"
+        f"{'' if profile.form == 'full' else f', oversampling {profile.oversampling:g}'}: "
+        f"recall@{k} {profile.recall:.3f} "
         f"on {profile.queries} queries held back, "
         f"{profile.milliseconds:.2f} ms each"
     )
@@ -100,12 +126,13 @@ def recall(
     queries: QueryFile = None,
     sample: Annotated[int, typer.Option(min=1, help="How many stored rows to search for.")] = 100,
     where: Where = None,
+    space: Space = None,
     dsn: Dsn = None,
     as_json: Json = False,
 ) -> None:
     """Measure the recall that searches get now, against exact ones."""
     filter, given = parse_filter(where), parse_queries(queries)
-    measured = collection(name, dsn).recall(k=k, queries=given, sample=sample, where=filter)
+    measured = collection(name, dsn).recall(k=k, queries=given, sample=sample, where=filter, space=space)
     if as_json:
         print_json(asdict(measured))
     else:
@@ -116,7 +143,24 @@ def recall(
         )
 
 
+def calibrate(name: Name, space: Space = None, dsn: Dsn = None, as_json: Json = False) -> None:
+    """Measure what searches cost on this server, for filtered ones to weigh by; tune does so as well."""
+    measured = collection(name, dsn).calibrate(space=space)
+    if as_json:
+        print_json(asdict(measured))
+        return
+    typer.echo(
+        f"one vector compared    {measured.exact_us:.2f} µs (at the first touch {measured.exact_cold_us:.2f} µs)"
+    )
+    if measured.scan_us is None:
+        typer.echo("no index: filtered searches compare all matches")
+        return
+    typer.echo(f"one step of the index  {measured.scan_us:.2f} µs")
+    typer.echo(f"gate for k = 10        {measured.gate} matches are compared, more are looked for in the index")
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands that stand by themselves."""
     app.command()(tune)
     app.command()(recall)
+    app.command()(calibrate)

@@ -26,6 +26,7 @@ Where = Annotated[
     typer.Option("--where", "-w", help='Filter, as JSON: \'{"section": "security", "year": {"$gte": 2020}}\'.'),
 ]
 Name = Annotated[str, typer.Argument(help="Name of the collection.", show_default=False)]
+Space = Annotated[str | None, typer.Option(help="Vector space. [default: the collection's own]", show_default=False)]
 Neighbours = Annotated[int, typer.Option("-k", "--k", min=1, help="How many nearest chunks.")]
 
 
@@ -43,14 +44,19 @@ def collection(name: str, dsn: str | None) -> Collection:
 
 def parse_filter(text: str | None) -> dict[str, Any] | None:
     """Read the value of --where."""
+    return parse_json(text, "--where")
+
+
+def parse_json(text: str | None, option: str) -> dict[str, Any] | None:
+    """Read a JSON object."""
     if text is None:
         return None
     try:
         parsed = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise typer.BadParameter(f"not JSON: {error}", param_hint="--where") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise typer.BadParameter(f"not JSON: {error}", param_hint=option) from error
     if not isinstance(parsed, dict):
-        raise typer.BadParameter('a filter is a JSON object, as {"section": "security"}', param_hint="--where")
+        raise typer.BadParameter('not a JSON object, as {"section": "security"}', param_hint=option)
     return parsed
 
 
