@@ -1,6 +1,6 @@
 """What the benchmarks share: the Debian packages, and a server to put them in.
 
-    python -m tests.bench.upsert        (from the repository's root; likewise .search, .tune)
+    python -m tests.bench.upsert        (from the repository's root; likewise .search, .tune, .filters, .forms)
 
 They use the data sets in ../shared/data, and the server of PGVEC_BENCH_DSN or else an embedded one in
 PGVEC_HOME. Figures are ratios of things measured side by side in one run: absolute times are the machine's.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import lzma
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,21 +40,24 @@ def queries() -> NDArray[np.float32]:
     return np.load(DATA / "queries.f32.npy")
 
 
-def records() -> Iterator[dict[str, Any]]:
-    """Yield the packages as records with vectors."""
+def packages() -> Iterator[dict[str, Any]]:
+    """Yield the packages as they are in the file."""
     with lzma.open(DATA / "packages.jsonl.xz", "rt", encoding="utf-8") as lines:
-        for line, vector in zip(lines, vectors(), strict=True):
-            package = json.loads(line)
-            yield {
-                "id": package["id"],
-                "text": f"{package['title']}. {package['body']}",
-                "vector": vector,
-                "section": package["section"],
-                "size": package["size"],
-                "tags": package["tags"],
-                "priority": package["priority"],
-                "installed_kib": package["installed_kib"],
-            }
+        yield from map(json.loads, lines)
+
+
+def records(fields: Iterable[str] = ("priority", "installed_kib")) -> Iterator[dict[str, Any]]:
+    """Yield the packages as records with vectors; of their other fields, these go to metadata."""
+    for package, vector in zip(packages(), vectors(), strict=True):
+        yield {
+            "id": package["id"],
+            "text": f"{package['title']}. {package['body']}",
+            "vector": vector,
+            "section": package["section"],
+            "size": package["size"],
+            "tags": package["tags"],
+            **{field: package[field] for field in fields if package.get(field) not in (None, "")},
+        }
 
 
 def loaded(database: pgvec.Database, name: str = "bench_debian") -> pgvec.Collection:

@@ -6,23 +6,19 @@ turns query by query, so that the machine's moods hit all alike.
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import numpy as np
 import psycopg
 from numpy.typing import NDArray
-from psycopg import RawCursor
 from psycopg.types.json import Jsonb
 
 import pgvec_toolkit as pgvec
 from tests.bench import debian
+from tests.bench.turns import K, Run, in_turn, prepared, recall
 
 SECTIONS = ["libs", "python", "games", "math", "hamradio", "gnustep"]
-K = 10
-BLOCK = 50
 PAYLOAD = """d.id, d.document_id, d.text, d.metadata || jsonb_strip_nulls(
     jsonb_build_object('section', d.section, 'size', d.size, 'tags', d.tags)) AS metadata, n.distance,
     1 - n.distance AS similarity, 1 - n.distance AS score,
@@ -40,52 +36,6 @@ ITERATIVE = f"""SELECT {PAYLOAD} FROM (SELECT s.key, s.distance FROM (
     ORDER BY v.embedding <=> $1 LIMIT {K}) s
 ) n JOIN bench_debian d USING (key) ORDER BY n.distance"""
 
-Run = Callable[[int], list[Any]]
-
-
-def prepared(connection: psycopg.Connection[Any], statement: str, parameters: Callable[[int], list[Any]]) -> Run:
-    """Return a run of a statement with the parameters of the i-th query."""
-    cursor = RawCursor(connection)
-    text = statement.encode()
-    return lambda i: cursor.execute(text, parameters(i), prepare=True, binary=True).fetchall()
-
-
-def in_turn(runs: dict[str, Run], count: int) -> tuple[dict[str, float], dict[str, list[Any]]]:
-    """Run blocks of queries in turn; return median milliseconds, and what each returned for query 0, 1, ...
-
-    Each has a server process of its own, which like a client's is busy for a while before another is; and
-    at any moment each is at other queries: the second to search for a thing finds it in the caches.
-    """
-    took: dict[str, list[float]] = {name: [] for name in runs}
-    returned: dict[str, dict[int, list[Any]]] = {name: {} for name in runs}
-    for start in range(-BLOCK, count, BLOCK):  # one block more than is counted: everything is prepared in it
-        for position, (name, run) in enumerate(runs.items()):
-            for step in range(start, start + BLOCK):
-                i = (step + position * count // len(runs)) % count
-                began = time.perf_counter()
-                rows = run(i)
-                if step >= 0:
-                    took[name].append((time.perf_counter() - began) * 1000)
-                returned[name][i] = rows
-    return (
-        {name: statistics.median(times) for name, times in took.items()},
-        {name: [rows[i] for i in range(count)] for name, rows in returned.items()},
-    )
-
-
-def distances(rows: list[Any]) -> list[float]:
-    """Return the distances of rows or hits."""
-    return [row.distance if isinstance(row, pgvec.Hit) else row[4] for row in rows]
-
-
-def recall(truth: list[Any], found: list[Any]) -> float:
-    """Return mean recall, by distance."""
-    shares = [
-        sum(d <= distances(true)[-1] + 5e-6 for d in distances(got)) / len(true)
-        for true, got in zip(truth, found, strict=True)
-    ]
-    return float(np.mean(shares))
-
 
 def unfiltered(packages: pgvec.Collection, connection: psycopg.Connection[Any], queries: NDArray[np.float32]) -> None:
     """Compare with a bare statement at the same ef_search."""
@@ -95,7 +45,8 @@ def unfiltered(packages: pgvec.Collection, connection: psycopg.Connection[Any], 
         "bare": prepared(connection, BARE, lambda i: [queries[i]]),
         "pgvec": lambda i: packages.search(queries[i], K),
     }
-    took, _ = in_turn(runs, 900)
+    times, _ = in_turn(runs, 900)
+    took = {name: median(milliseconds) for name, milliseconds in times.items()}
     print(
         f"unfiltered, ef_search {ef_search}: bare {took['bare']:.3f} ms, pgvec {took['pgvec']:.3f} ms, "
         f"ratio {took['pgvec'] / took['bare']:.3f}"
@@ -129,7 +80,8 @@ def filtered(packages: pgvec.Collection, connection: psycopg.Connection[Any], qu
         ef_search, reached = iterative_at(wanted, runs["iterative"], connection, truth)
         if reached < wanted:  # no competitor, and its long scans would only leave cold caches to the others
             del runs["iterative"]
-        took, returned = in_turn(runs, 300)
+        measured, returned = in_turn(runs, 300)
+        took = {name: median(milliseconds) for name, milliseconds in measured.items()}
         found = recall(returned["exact"], returned["pgvec"])
         short = sum(len(rows) < K for rows in returned["pgvec"])
         times = ", ".join(f"{name} {milliseconds:.2f} ms" for name, milliseconds in took.items())
@@ -149,7 +101,7 @@ def sql_function(connection: psycopg.Connection[Any], queries: NDArray[np.float3
             {"sql": prepared(connection, call, lambda i, filter=filter: [queries[i], filter])},  # type: ignore[misc]
             300,
         )
-        print(f"SQL function, {name}: {took['sql']:.2f} ms")
+        print(f"SQL function, {name}: {median(took['sql']):.2f} ms")
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import pgvec_toolkit as pgvec
 from pgvec_toolkit.ingest import binary
 from pgvec_toolkit.ingest.batch import batches
 from pgvec_toolkit.schema.columns import column_type
+from pgvec_toolkit.vectors import vector_type
 from tests.bench import debian
 
 NAME = "bench_upsert"
@@ -92,10 +93,11 @@ def upsert(database: pgvec.Database, rows: list[dict[str, Any]]) -> float:
 def encode(rows: list[dict[str, Any]]) -> tuple[bytes, bytes]:
     """Return the bytes of both tables."""
     typed = {"section": column_type("text"), "size": column_type("bigint"), "tags": column_type("text[]")}
-    (batch,) = batches(rows, 384, pgvec.Distance.COSINE, len(rows))
+    kind = vector_type("vector")
+    (batch,) = batches(rows, kind, 384, pgvec.Distance.COSINE, len(rows))
     keys = range(len(batch))
     assert batch.vectors is not None
-    return binary.chunk_rows(batch, keys, typed), binary.vector_rows(keys, batch.vectors)
+    return binary.chunk_rows(batch, keys, typed), kind.rows(keys, batch.vectors)
 
 
 def client_memory(database: pgvec.Database) -> None:
