@@ -25,7 +25,8 @@ from pgvec_toolkit.embedded import EmbeddedServer
 from pgvec_toolkit.schema import migrate
 
 # A test's connection is what its fixture says, never what the developer's shell says.
-for name in [name for name in os.environ if name.startswith("PG") and name != "PGVEC_TEST_DSN"]:
+_KEPT = ("PGVEC_TEST_DSN", "PGVEC_FUZZ", "PGVEC_FUZZ_SEED")
+for name in [name for name in os.environ if name.startswith("PG") and name not in _KEPT]:
     del os.environ[name]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PGVEC_SHARED_BUFFERS"] = "128MB"
