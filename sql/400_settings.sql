@@ -55,7 +55,7 @@ CREATE OR REPLACE FUNCTION pgvec._setting_sql(target jsonb, depth text, options 
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN options ? 'ef_search' THEN options ->> 'ef_search'
-        ELSE format('ceil(greatest(%1$s * power(greatest(1, %2$s / %3$s.0), %4$s), %5$s))::integer', target ->> 'tuned', depth,
+        ELSE format('ceil(greatest(%1$s * power(greatest(1, %2$s / %3$s.0), %4$s), %5$s))::integer', 't.setting', depth,
                     target ->> 'candidates', target ->> 'exponent',
                     -- An HNSW scan returns no more rows than its setting.
                     CASE target ->> 'method' WHEN 'hnsw' THEN depth ELSE '1' END) END

@@ -30,45 +30,11 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec._candidate_sql(pgvec.vector_spaces, text, integer, text) IS 'The expression by which an index of some form is ordered.';
 
-CREATE OR REPLACE FUNCTION pgvec._predicate_sql(chunks regclass, options jsonb) RETURNS text
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN nullif(concat_ws(' AND ',
-        CASE WHEN options ? 'filter' THEN nullif(pgvec._filter_sql(chunks, options -> 'filter'), 'true') END,
-        -- The line feed ends what might be a comment at the end of it.
-        '(' || (options ->> 'where_sql') || E'\n)'), '');
-END $$;
-COMMENT ON FUNCTION pgvec._predicate_sql(regclass, jsonb) IS 'What rows of the chunk table d must fulfil, the filter and where_sql; NULL if nothing.';
-
-CREATE OR REPLACE FUNCTION pgvec._excluded_sql(chunks text, options jsonb, alias text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT CASE WHEN (options -> 'exclude')::boolean
-                THEN format('%s.key NOT IN (SELECT d.key FROM %s d WHERE d.id = ANY ($4::text[]))', alias, chunks) ELSE 'true' END
-$$;
-COMMENT ON FUNCTION pgvec._excluded_sql(text, jsonb, text) IS 'The condition that leaves out the ids of $4.';
-
-CREATE OR REPLACE FUNCTION pgvec._exact_sql(chunks text, vectors text, distance text, predicate text, options jsonb,
-                                            condition text, rows_wanted integer) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT CASE WHEN predicate IS NULL
-        THEN format('SELECT v.key, %1$s AS distance, true AS exact FROM %2$s v WHERE %3$s AND %4$s ORDER BY (%1$s) + 0 LIMIT %5$s',
-                    distance, vectors, condition, pgvec._excluded_sql(chunks, options, 'v'), rows_wanted)
-        -- The distance of a match must stay a lookup (OFFSET 0), or all vectors would be read.
-        ELSE format('SELECT d.key, e.distance, true AS exact FROM %1$s d '
-                    'CROSS JOIN LATERAL (SELECT %2$s AS distance FROM %3$s v WHERE v.key = d.key OFFSET 0) e '
-                    'WHERE %4$s AND %5$s AND %6$s ORDER BY e.distance LIMIT %7$s',
-                    chunks, distance, vectors, condition, predicate, pgvec._excluded_sql(chunks, options, 'd'), rows_wanted) END
-$$;
-COMMENT ON FUNCTION pgvec._exact_sql(text, text, text, text, jsonb, text, integer) IS 'The statement that compares every row, or every match of the predicate.';
-
 CREATE OR REPLACE FUNCTION pgvec._scan_sql(target jsonb, query text, distance text, excluded text, ordering text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format($sql$setting AS MATERIALIZED (
-    SELECT least(%1$s, %2$s) AS value
+    SELECT least(%1$s, %2$s) AS value FROM tuned t
   ), scanned AS MATERIALIZED (
     SELECT v.key, %3$s AS distance FROM %4$s v
     WHERE %5$s AND %6$s
@@ -81,18 +47,21 @@ $$;
 COMMENT ON FUNCTION pgvec._scan_sql(jsonb, text, text, text, text) IS
 'The unfiltered scan of an index. It goes on until it has all candidates: what it meets in between are dead rows only.';
 
-CREATE OR REPLACE FUNCTION pgvec._filtered_scan_sql(target jsonb, query text, distance text, predicate text, excluded text, ordering text) RETURNS text
+CREATE OR REPLACE FUNCTION pgvec._filtered_scan_sql(target jsonb, options jsonb, query text, distance text, predicate text, excluded text,
+                                                    ordering text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format($sql$sample AS MATERIALIZED (
     SELECT count(*) AS rows, count(*) FILTER (WHERE %2$s) AS matching
     FROM (SELECT min(s.key) AS low, max(s.key) AS high FROM %1$s s) AS span CROSS JOIN generate_series(0, 63) AS i
     CROSS JOIN LATERAL (SELECT * FROM %1$s s WHERE s.key >= span.low + (span.high - span.low) * i / 63 ORDER BY s.key LIMIT 1) d
+  ), matches AS MATERIALIZED (
+    SELECT m.key FROM %17$s AS m (key)
   ), estimate AS MATERIALIZED (
-    SELECT greatest((s.matching + 0.5) / (s.rows + 1), %4$s / %5$s.0) AS share,
-           (s.matching >= 4 AND s.matching > 2 * s.rows * %4$s / %5$s.0) OR EXISTS (SELECT FROM %1$s d WHERE %2$s OFFSET %4$s) AS many FROM sample s
+    SELECT greatest((s.matching + 0.5) / (s.rows + 1), %18$s) AS share,
+           %19$s OR (s.matching >= 4 AND s.matching > 2 * s.rows * %4$s / %5$s.0) OR (SELECT count(*) FROM matches) > %4$s AS many FROM sample s
   ), setting AS MATERIALIZED (
-    SELECT least(%6$s, %7$s) AS value FROM estimate e
+    SELECT least(%6$s, %7$s) AS value FROM tuned t, estimate e
   ), batch AS MATERIALIZED (
     SELECT v.key, CASE WHEN EXISTS (SELECT FROM %1$s d WHERE d.key = v.key AND %2$s OFFSET 0) THEN %8$s END AS distance FROM %3$s v
     WHERE (SELECT many FROM estimate) AND %9$s AND %10$s
@@ -103,12 +72,12 @@ AS $$
   ), look AS MATERIALIZED (
     SELECT m.depth IS NOT NULL AND %12$s <= (SELECT value FROM setting) AS sufficed,
            %13$s AS value
-    FROM (SELECT min(m.depth) FILTER (WHERE m.nth = %14$s) AS depth, (count(*) + 0.5) / (1 + (SELECT count(*) FROM batch)) AS share FROM matched m) m
+    FROM (SELECT min(m.depth) FILTER (WHERE m.nth = %14$s) AS depth, (count(*) + 0.5) / (1 + (SELECT count(*) FROM batch)) AS share FROM matched m) m, tuned t
   ), further AS MATERIALIZED (
     SELECT least(%6$s, l.value) AS value FROM look l
   ), scanned AS MATERIALIZED (
     SELECT v.key, %8$s AS distance FROM %3$s v
-    WHERE (SELECT e.many AND NOT l.sufficed AND l.value * %15$s < e.share * %5$s FROM look l, estimate e) AND %16$s AND %10$s
+    WHERE (SELECT e.many AND NOT l.sufficed AND l.value * %15$s < e.share * %5$s + %20$s FROM look l, estimate e) AND %16$s AND %10$s
       AND EXISTS (SELECT FROM %1$s d WHERE d.key = v.key AND %2$s OFFSET 0)
     ORDER BY %11$s LIMIT %14$s
   ), outcome AS MATERIALIZED (
@@ -116,11 +85,14 @@ AS $$
   )$sql$,
         target ->> 'chunks', predicate, target ->> 'vectors', target -> 'gate', target -> 'rows', target -> 'largest', target ->> 'first', distance,
         pgvec._settings_sql(target ->> 'method', 'setting', NULL, query), excluded, ordering, target ->> 'needed', target ->> 'next', target -> 'candidates',
-        target -> 'step_in_rows', pgvec._settings_sql(target ->> 'method', 'further', format('(SELECT e.share FROM estimate e) * %s',
-            ((target -> 'rows')::numeric / (target -> 'step_in_rows')::numeric)::integer), query))
+        target -> 'step_in_rows', pgvec._settings_sql(target ->> 'method', 'further', format('((SELECT e.share FROM estimate e) * %s + %s) / %s',
+            target -> 'rows', target -> 'search_in_rows', target -> 'step_in_rows'), query),
+        pgvec._matching_sql(target ->> 'chunks', predicate, options, (target -> 'gate')::integer + 1),
+        CASE WHEN (target -> 'indexed')::boolean THEN round((target -> 'gate')::numeric / (target -> 'rows')::numeric, 9) ELSE 0 END,
+        CASE WHEN (target -> 'indexed')::boolean THEN 'false' ELSE 'true' END, target -> 'search_in_rows')
 $$;
-COMMENT ON FUNCTION pgvec._filtered_scan_sql(jsonb, text, text, text, text, text) IS
-'The filtered scan of an index, if more than gate rows match. 64 rows, evenly spaced, tell the share that matches, and so how far to look at
+COMMENT ON FUNCTION pgvec._filtered_scan_sql(jsonb, jsonb, text, text, text, text, text) IS
+'The filtered scan of an index, if more than gate rows match, or if only reading all rows would find them. 64 rows, evenly spaced, tell the share that matches, and so how far to look at
 first. That batch shows at what depth the matches lie around this query; if it was not looked well enough for that depth, and comparing all
 matches would cost more, the scan goes on from there with what that depth needs.
 The filter of a scan must stay a subplan per candidate (OFFSET 0), for as a join the planner would rather sort.';
@@ -167,11 +139,23 @@ DECLARE
                             WHEN (options -> 'exclude')::boolean THEN format('(%s + coalesce(cardinality($4::text[]), 0))', candidates) END;
 BEGIN
     RETURN jsonb_build_object(
-        'first', CASE WHEN first IS NULL THEN target ->> 'tuned' ELSE pgvec._setting_sql(target, first, options) END,
+        'first', CASE WHEN first IS NULL THEN 't.setting' ELSE pgvec._setting_sql(target, first, options) END,
         'needed', pgvec._setting_sql(target, 'm.depth', options), 'next', pgvec._setting_sql(target, format(expected, 'm.share'), options));
 END $$;
 COMMENT ON FUNCTION pgvec._depths(jsonb, jsonb, boolean) IS
 'Expressions for the setting of the first scan; for the one that the depth of the matches would have needed; for that of the next scan.';
+
+CREATE OR REPLACE FUNCTION pgvec._search_cost(target jsonb, predicate text, options jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    indexed boolean := predicate IS NULL OR pgvec._is_indexed(target ->> 'chunks', predicate, options);
+BEGIN
+    -- To read a chunk and look whether it matches costs about a third of fetching and comparing a vector.
+    RETURN jsonb_build_object('indexed', indexed, 'search_in_rows', CASE WHEN indexed THEN 0 ELSE round((target -> 'rows')::numeric / 3) END);
+END $$;
+COMMENT ON FUNCTION pgvec._search_cost(jsonb, text, jsonb) IS
+'Whether an index finds the matches, and what it costs to find all of them, in vectors compared.';
 
 CREATE OR REPLACE FUNCTION pgvec._scans_sql(owner pgvec.collections, wanted pgvec.vector_spaces, options jsonb, target jsonb, predicate text,
                                             query text) RETURNS text
@@ -183,8 +167,9 @@ DECLARE
     ordering text := pgvec._candidate_sql(wanted, target ->> 'form', (target -> 'dimensions')::integer, query);
 BEGIN
     target := target || pgvec._depths(target, options, predicate IS NOT NULL);
-    RETURN CASE WHEN predicate IS NULL THEN pgvec._scan_sql(target, query, distance, excluded, ordering)
-                ELSE pgvec._filtered_scan_sql(target, query, distance, predicate, excluded, ordering) END;
+    RETURN format(E'tuned AS MATERIALIZED (\n    SELECT %s AS setting\n  ), ', target ->> 'tuned') ||
+           CASE WHEN predicate IS NULL THEN pgvec._scan_sql(target, query, distance, excluded, ordering)
+                ELSE pgvec._filtered_scan_sql(target, options, query, distance, predicate, excluded, ordering) END;
 END $$;
 COMMENT ON FUNCTION pgvec._scans_sql(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb, text, text) IS
 'The common table expressions of the index scans: scanned (key, distance) and outcome (sufficed); filtered, matched and look as well.';
@@ -198,12 +183,14 @@ DECLARE
     vectors   text := format('%I.%I', owner.schema_name, wanted.table_name);
     distance  text := pgvec._distance_sql(wanted, query);
     predicate text := pgvec._predicate_sql(chunks::regclass, options);
+    all_matches text := CASE WHEN predicate IS NOT NULL THEN pgvec._matching_sql(chunks, predicate, options, NULL) END;
     target    jsonb := pgvec._target(owner, wanted, options, k, beyond);
 BEGIN
     -- Without an index the text must not use one that is built later: its settings would be missing.
     IF target IS NULL THEN
-        RETURN pgvec._exact_sql(chunks, vectors, distance, predicate, options, 'true', k + beyond);
+        RETURN pgvec._exact_sql(chunks, vectors, distance, all_matches, options, 'true', k + beyond);
     END IF;
+    target := target || pgvec._search_cost(target, predicate, options);
     RETURN format($sql$
   WITH %1$s
   SELECT n.key, n.distance, n.exact FROM (SELECT s.key, s.distance, false AS exact FROM (SELECT s.key, s.distance FROM scanned s%2$s) s
@@ -213,7 +200,10 @@ BEGIN
         pgvec._scans_sql(owner, wanted, options, target, predicate, query),
         CASE WHEN predicate IS NOT NULL THEN ' UNION ALL SELECT m.key, m.distance FROM matched m WHERE (SELECT sufficed FROM look)' END,
         k + beyond,
-        pgvec._exact_sql(chunks, vectors, distance, predicate, options, 'NOT (SELECT sufficed FROM outcome)', k + beyond));
+        pgvec._exact_sql(chunks, vectors, distance, CASE WHEN predicate IS NOT NULL THEN format(
+            '(SELECT m.key FROM matches m WHERE NOT (SELECT many FROM estimate) '
+            'UNION ALL SELECT m.key FROM %s AS m (key) WHERE (SELECT many FROM estimate) AND NOT (SELECT sufficed FROM outcome))', all_matches) END,
+            options, 'NOT (SELECT sufficed FROM outcome)', k + beyond));
 END $$;
 COMMENT ON FUNCTION pgvec._nearest_sql(pgvec.collections, pgvec.vector_spaces, jsonb, integer, integer, text) IS
 'The statement that finds (key, distance, exact) of the k nearest, and of some beyond, with the settings for k. The candidates that the index

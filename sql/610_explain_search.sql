@@ -39,8 +39,9 @@ BEGIN
     IF NOT (course -> 'many')::boolean THEN
         RETURN format('Index not used: at most %s rows match, the gate. To compare them all is cheaper than to scan the index, and exact.', target -> 'gate');
     END IF;
-    RETURN format('Filter: about %s %% of the rows match, more than the gate of %s. First look with %s = %s: %s', round(100 * (course -> 'share')::numeric, 1),
-        target -> 'gate', setting, course -> 'first', CASE
+    RETURN format('Filter: about %s %% of the rows match, %s. First look with %s = %s: %s', round(100 * (course -> 'share')::numeric, 1),
+        CASE WHEN (target -> 'indexed')::boolean THEN format('more than the gate of %s', target -> 'gate')
+             ELSE 'and no btree or GIN index finds them' END, setting, course -> 'first', CASE
         WHEN (course -> 'look_sufficed')::boolean THEN format('match %s lies at depth %s, which is well within.', target -> 'candidates', course -> 'depth')
         WHEN (course -> 'sufficed')::boolean THEN format('too few matches there, or too deep. The scan went on with %s = %s.', setting, course -> 'next')
         ELSE format('%s matches there. To scan on would cost more than to compare all matches, or ended short: they were compared.', course -> 'matches') END);
@@ -89,6 +90,7 @@ BEGIN
     RETURN NEXT '';
     RETURN NEXT pgvec._index_finding(owner, wanted, options, target);
     IF target IS NOT NULL AND predicate IS NOT NULL THEN
+        target := target || pgvec._search_cost(target, predicate, options);
         EXECUTE format('SELECT to_jsonb(c) FROM (%s) c', pgvec._course_sql(owner, wanted, options, target, predicate, query_)) INTO course USING query, filter, parameters, exclude;
         RETURN NEXT pgvec._filter_finding(target, course);
     END IF;
