@@ -149,3 +149,12 @@ CREATE OR REPLACE FUNCTION pgvec._relation(schema_name text, table_name text) RE
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$ SELECT format('%I.%I', schema_name, table_name)::regclass $$;
 COMMENT ON FUNCTION pgvec._relation(text, text) IS 'A table of the catalogue as regclass.';
+
+CREATE OR REPLACE FUNCTION pgvec._render(template text, parts jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- In one pass: what is filled in may have braces of its own.
+    SELECT string_agg(m.piece[1] || coalesce(parts ->> m.piece[2], '{' || m.piece[2] || '}', ''), '' ORDER BY m.position)
+    FROM regexp_matches(template, '([^{]*)(?:\{(\w+)\})?', 'g') WITH ORDINALITY AS m (piece, position)
+$$;
+COMMENT ON FUNCTION pgvec._render(text, jsonb) IS 'A statement from a template: {name} stands for parts ->> name, which is text of ours or has been quoted.';

@@ -30,72 +30,69 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec._candidate_sql(pgvec.vector_spaces, text, integer, text) IS 'The expression by which an index of some form is ordered.';
 
-CREATE OR REPLACE FUNCTION pgvec._scan_sql(target jsonb, query text, distance text, excluded text, ordering text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+CREATE OR REPLACE FUNCTION pgvec._scan_sql(parts jsonb) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format($sql$setting AS MATERIALIZED (
-    SELECT least(%1$s, %2$s) AS value FROM tuned t
+    SELECT pgvec._render($sql$setting AS MATERIALIZED (
+    SELECT least({largest}, {first}) AS value FROM tuned t
   ), scanned AS MATERIALIZED (
-    SELECT v.key, %3$s AS distance FROM %4$s v
-    WHERE %5$s AND %6$s
-    ORDER BY %7$s LIMIT %8$s
+    SELECT v.key, {distance} AS distance FROM {vectors} v
+    WHERE {settings} AND {not_excluded}
+    ORDER BY {ordering} LIMIT {candidates}
   ), outcome AS MATERIALIZED (
-    SELECT count(*) = %8$s AS sufficed FROM scanned
-  )$sql$, target -> 'largest', target ->> 'first', distance, target ->> 'vectors',
-        pgvec._settings_sql(target ->> 'method', 'setting', '2147483647', query), excluded, ordering, target -> 'candidates')
+    SELECT count(*) = {candidates} AS sufficed FROM scanned
+  )$sql$, parts || jsonb_build_object('settings', pgvec._settings_sql(parts ->> 'method', 'setting', '2147483647', parts ->> 'query')))
 $$;
-COMMENT ON FUNCTION pgvec._scan_sql(jsonb, text, text, text, text) IS
+COMMENT ON FUNCTION pgvec._scan_sql(jsonb) IS
 'The unfiltered scan of an index. It goes on until it has all candidates: what it meets in between are dead rows only.';
 
-CREATE OR REPLACE FUNCTION pgvec._filtered_scan_sql(target jsonb, options jsonb, query text, distance text, predicate text, excluded text,
-                                                    ordering text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+CREATE OR REPLACE FUNCTION pgvec._filtered_scan_sql(parts jsonb) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format($sql$sample AS MATERIALIZED (
-    SELECT count(*) AS rows, count(*) FILTER (WHERE %2$s) AS matching
-    FROM (SELECT min(s.key) AS low, max(s.key) AS high FROM %1$s s) AS span CROSS JOIN generate_series(0, 63) AS i
-    CROSS JOIN LATERAL (SELECT * FROM %1$s s WHERE s.key >= span.low + (span.high - span.low) * i / 63 ORDER BY s.key LIMIT 1) d
+    SELECT pgvec._render($sql$sample AS MATERIALIZED (
+    SELECT count(*) AS rows, count(*) FILTER (WHERE {predicate}) AS matching
+    FROM {chunks} d WHERE d.key = ANY (ARRAY(SELECT span.low + (span.high - span.low) * i / 127
+      FROM (SELECT min(s.key) AS low, max(s.key) AS high FROM {chunks} s) AS span CROSS JOIN generate_series(0, 127) AS i))
   ), matches AS MATERIALIZED (
-    SELECT m.key FROM %17$s AS m (key)
+    SELECT m.key FROM {some_matches} AS m (key)
   ), estimate AS MATERIALIZED (
-    SELECT greatest((s.matching + 0.5) / (s.rows + 1), %18$s) AS share,
-           %19$s OR (s.matching >= 4 AND s.matching > 2 * s.rows * %4$s / %5$s.0) OR (SELECT count(*) FROM matches) > %4$s AS many FROM sample s
+    SELECT greatest((s.matching + 0.5) / (s.rows + 1), {least_share}) AS share,
+           NOT {indexed} OR (s.matching >= 4 AND s.matching > s.rows * 2 * {gate_share}) OR (SELECT count(*) FROM matches) > {gate} AS many
+    FROM sample s
   ), setting AS MATERIALIZED (
-    SELECT least(%6$s, %7$s) AS value FROM tuned t, estimate e
+    SELECT least({largest}, {first}) AS value FROM tuned t, estimate e
   ), batch AS MATERIALIZED (
-    SELECT v.key, CASE WHEN EXISTS (SELECT FROM %1$s d WHERE d.key = v.key AND %2$s OFFSET 0) THEN %8$s END AS distance FROM %3$s v
-    WHERE (SELECT many FROM estimate) AND %9$s AND %10$s
-    ORDER BY %11$s LIMIT 1000
+    SELECT v.key, CASE WHEN EXISTS (SELECT FROM {chunks} d WHERE d.key = v.key AND {predicate} OFFSET 0) THEN {distance} END AS distance
+    FROM {vectors} v
+    WHERE (SELECT e.many FROM estimate e) AND {first_settings} AND {not_excluded}
+    ORDER BY {ordering} LIMIT 1000
   ), matched AS MATERIALIZED (
     SELECT b.key, b.distance, b.depth, row_number() OVER (ORDER BY b.depth) AS nth
     FROM (SELECT b.key, b.distance, row_number() OVER () AS depth FROM batch b) b WHERE b.distance IS NOT NULL
   ), look AS MATERIALIZED (
-    SELECT m.depth IS NOT NULL AND %12$s <= (SELECT value FROM setting) AS sufficed,
-           %13$s AS value
-    FROM (SELECT min(m.depth) FILTER (WHERE m.nth = %14$s) AS depth, (count(*) + 0.5) / (1 + (SELECT count(*) FROM batch)) AS share FROM matched m) m, tuned t
+    SELECT m.depth IS NOT NULL AND {needed} <= 1.15 * (SELECT s.value FROM setting s) AS sufficed, {next} AS value
+    FROM (SELECT min(m.depth) FILTER (WHERE m.nth = {candidates}) AS depth,
+                 (count(*) + 0.5) / (1.0 + (SELECT count(*) FROM batch)) AS share FROM matched m) m, tuned t
   ), further AS MATERIALIZED (
-    SELECT least(%6$s, l.value) AS value FROM look l
+    SELECT least({largest}, l.value) AS value FROM look l
   ), scanned AS MATERIALIZED (
-    SELECT v.key, %8$s AS distance FROM %3$s v
-    WHERE (SELECT e.many AND NOT l.sufficed AND l.value * %15$s < e.share * %5$s + %20$s FROM look l, estimate e) AND %16$s AND %10$s
-      AND EXISTS (SELECT FROM %1$s d WHERE d.key = v.key AND %2$s OFFSET 0)
-    ORDER BY %11$s LIMIT %14$s
+    SELECT v.key, {distance} AS distance FROM {vectors} v
+    WHERE (SELECT e.many AND NOT l.sufficed AND l.value * {step_in_rows} < e.share * {rows} + {search_in_rows} FROM look l, estimate e)
+      AND {further_settings} AND {not_excluded} AND EXISTS (SELECT FROM {chunks} d WHERE d.key = v.key AND {predicate} OFFSET 0)
+    ORDER BY {ordering} LIMIT {candidates}
   ), outcome AS MATERIALIZED (
-    SELECT (SELECT sufficed FROM look) OR count(*) = %14$s AS sufficed FROM scanned
-  )$sql$,
-        target ->> 'chunks', predicate, target ->> 'vectors', target -> 'gate', target -> 'rows', target -> 'largest', target ->> 'first', distance,
-        pgvec._settings_sql(target ->> 'method', 'setting', NULL, query), excluded, ordering, target ->> 'needed', target ->> 'next', target -> 'candidates',
-        target -> 'step_in_rows', pgvec._settings_sql(target ->> 'method', 'further', format('((SELECT e.share FROM estimate e) * %s + %s) / %s',
-            target -> 'rows', target -> 'search_in_rows', target -> 'step_in_rows'), query),
-        pgvec._matching_sql(target ->> 'chunks', predicate, options, (target -> 'gate')::integer + 1),
-        CASE WHEN (target -> 'indexed')::boolean THEN round((target -> 'gate')::numeric / (target -> 'rows')::numeric, 9) ELSE 0 END,
-        CASE WHEN (target -> 'indexed')::boolean THEN 'false' ELSE 'true' END, target -> 'search_in_rows')
+    SELECT (SELECT l.sufficed FROM look l) OR count(*) = {candidates} AS sufficed FROM scanned
+  )$sql$, parts || jsonb_build_object(
+        'first_settings', pgvec._settings_sql(parts ->> 'method', 'setting', NULL, parts ->> 'query'),
+        -- To scan further than that would cost more than to compare all matches.
+        'further_settings', pgvec._settings_sql(parts ->> 'method', 'further', pgvec._render(
+            '((SELECT e.share FROM estimate e) * {rows} + {search_in_rows}) / {step_in_rows}', parts), parts ->> 'query')))
 $$;
-COMMENT ON FUNCTION pgvec._filtered_scan_sql(jsonb, jsonb, text, text, text, text, text) IS
-'The filtered scan of an index, if more than gate rows match, or if only reading all rows would find them. 64 rows, evenly spaced, tell the share that matches, and so how far to look at
-first. That batch shows at what depth the matches lie around this query; if it was not looked well enough for that depth, and comparing all
-matches would cost more, the scan goes on from there with what that depth needs.
-The filter of a scan must stay a subplan per candidate (OFFSET 0), for as a join the planner would rather sort.';
+COMMENT ON FUNCTION pgvec._filtered_scan_sql(jsonb) IS
+'The filtered scan of an index, if more than gate rows match, or if only reading all rows would find them. 128 keys, evenly spaced, tell the
+share that matches, and so how far to look at first. That batch shows at what depth the matches lie around this query. If the index was not
+searched well enough for that depth (15 % are forgiven), and comparing all matches would cost more, it is scanned again with what that depth
+needs. The filter of a scan must stay a subplan per candidate (OFFSET 0), for as a join the planner would rather sort.';
 
 CREATE OR REPLACE FUNCTION pgvec._target(owner pgvec.collections, wanted pgvec.vector_spaces, options jsonb, k integer, beyond integer) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -123,7 +120,7 @@ BEGIN
         'largest', CASE index.method WHEN 'hnsw' THEN 1000 ELSE coalesce(index.lists, 100) END,
         'gate', least(rows, pgvec._gate(wanted.id, index.method, profile.setting, rows))::integer,
         'step_in_rows', round((costs.scan_us / costs.exact_us)::numeric, 6),
-        'tuned', tuned, 'exponent', costs.exponent);
+        'tuned', tuned, 'exponent', round(costs.exponent::numeric, 4));
 END $$;
 COMMENT ON FUNCTION pgvec._target(pgvec.collections, pgvec.vector_spaces, jsonb, integer, integer) IS
 'What a search for k scans: the index, how many candidates it wants of it, gate and costs; NULL if it shall be or must be exact.';
@@ -133,13 +130,13 @@ LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     candidates integer := target -> 'candidates';
-    -- More than is expected, for half of the time the matches lie deeper than that.
-    expected   text := format('(1.4 * %s / %%s%s)', candidates, CASE WHEN (options -> 'exclude')::boolean THEN ' + coalesce(cardinality($4::text[]), 0)' END);
-    first      text := CASE WHEN filtered THEN format(expected, 'e.share')
-                            WHEN (options -> 'exclude')::boolean THEN format('(%s + coalesce(cardinality($4::text[]), 0))', candidates) END;
+    excluded   text := CASE WHEN (options -> 'exclude')::boolean THEN ' + coalesce(cardinality($4::text[]), 0)' ELSE '' END;
+    -- The rank of the last match that is wanted, if a share of the rows matches at random: its mean, and 1.3 standard deviations.
+    expected   text := format('((%1$s + 1.3 * sqrt(%1$s * (1 - %%1$s))) / %%1$s%2$s)', candidates, excluded);
 BEGIN
     RETURN jsonb_build_object(
-        'first', CASE WHEN first IS NULL THEN 't.setting' ELSE pgvec._setting_sql(target, first, options) END,
+        'first', CASE WHEN filtered THEN pgvec._setting_sql(target, format(expected, 'e.share'), options)
+                      WHEN excluded <> '' THEN pgvec._setting_sql(target, format('(%s%s)', candidates, excluded), options) ELSE 't.setting' END,
         'needed', pgvec._setting_sql(target, 'm.depth', options), 'next', pgvec._setting_sql(target, format(expected, 'm.share'), options));
 END $$;
 COMMENT ON FUNCTION pgvec._depths(jsonb, jsonb, boolean) IS
@@ -149,10 +146,12 @@ CREATE OR REPLACE FUNCTION pgvec._search_cost(target jsonb, predicate text, opti
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    indexed boolean := predicate IS NULL OR pgvec._is_indexed(target ->> 'chunks', predicate, options);
+    indexed    boolean := predicate IS NULL OR pgvec._is_indexed(target ->> 'chunks', predicate, options);
+    gate_share numeric := round((target -> 'gate')::numeric / (target -> 'rows')::numeric, 9);
 BEGIN
     -- To read a chunk and look whether it matches costs about a third of fetching and comparing a vector.
-    RETURN jsonb_build_object('indexed', indexed, 'search_in_rows', CASE WHEN indexed THEN 0 ELSE round((target -> 'rows')::numeric / 3) END);
+    RETURN jsonb_build_object('indexed', indexed, 'search_in_rows', CASE WHEN indexed THEN 0 ELSE round((target -> 'rows')::numeric / 3) END,
+                              'gate_share', gate_share, 'least_share', CASE WHEN indexed THEN gate_share ELSE 0 END);
 END $$;
 COMMENT ON FUNCTION pgvec._search_cost(jsonb, text, jsonb) IS
 'Whether an index finds the matches, and what it costs to find all of them, in vectors compared.';
@@ -162,14 +161,14 @@ CREATE OR REPLACE FUNCTION pgvec._scans_sql(owner pgvec.collections, wanted pgve
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    distance text := pgvec._distance_sql(wanted, query);
-    excluded text := pgvec._excluded_sql(target ->> 'chunks', options, 'v');
-    ordering text := pgvec._candidate_sql(wanted, target ->> 'form', (target -> 'dimensions')::integer, query);
+    parts jsonb := target || pgvec._depths(target, options, predicate IS NOT NULL) || jsonb_build_object(
+        'query', query, 'distance', pgvec._distance_sql(wanted, query), 'not_excluded', pgvec._excluded_sql(target ->> 'chunks', options, 'v'),
+        'ordering', pgvec._candidate_sql(wanted, target ->> 'form', (target -> 'dimensions')::integer, query));
 BEGIN
-    target := target || pgvec._depths(target, options, predicate IS NOT NULL);
-    RETURN format(E'tuned AS MATERIALIZED (\n    SELECT %s AS setting\n  ), ', target ->> 'tuned') ||
-           CASE WHEN predicate IS NULL THEN pgvec._scan_sql(target, query, distance, excluded, ordering)
-                ELSE pgvec._filtered_scan_sql(target, options, query, distance, predicate, excluded, ordering) END;
+    RETURN pgvec._render(E'tuned AS MATERIALIZED (\n    SELECT {tuned} AS setting\n  ), ', parts) || CASE WHEN predicate IS NULL
+        THEN pgvec._scan_sql(parts)
+        ELSE pgvec._filtered_scan_sql(parts || jsonb_build_object('predicate', predicate,
+            'some_matches', pgvec._matching_sql(target ->> 'chunks', predicate, options, (target -> 'gate')::integer + 1))) END;
 END $$;
 COMMENT ON FUNCTION pgvec._scans_sql(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb, text, text) IS
 'The common table expressions of the index scans: scanned (key, distance) and outcome (sufficed); filtered, matched and look as well.';
