@@ -12,7 +12,7 @@ DECLARE
     -- No function of schema pgvec is called: who writes rows need not have rights there.
     given jsonb;
     value jsonb;
-    parts text[];
+    moment text;
 BEGIN
     IF TG_ARGV[3] = 'write' THEN
         given := to_jsonb(NEW) -> TG_ARGV[0];
@@ -31,9 +31,13 @@ BEGIN
                                                WHERE jsonb_typeof(e.value) <> 'string' OR octet_length(e.value #>> '{}') > 2600) THEN given END;
             WHEN 'date of string' THEN value := CASE WHEN given #>> '{}' ~ '^(\d{4}-\d\d-\d\d|\d{8})$' THEN given END;
             WHEN 'timestamp with time zone of string' THEN
-                parts := regexp_match(regexp_replace(given #>> '{}', '(\.\d{6})\d+', '\1'), '^(\d{4}-\d\d-\d\d|\d{8})(?:[T ]'
-                                      '((?:[01]\d|2[0-3]):?[0-5]\d(?::?[0-5]\d(?:\.\d{1,6})?)?)(Z|[+-]\d\d(?::?\d\d)?)?)?$');
-                value := to_jsonb(parts[1] || 'T' || coalesce(parts[2], '00:00') || coalesce(parts[3], 'Z'));
+                -- Three plain matches: one with groups costs thirty times as much.
+                moment := given #>> '{}';
+                IF moment ~ '^(\d{4}-\d\d-\d\d|\d{8})([T ]([01]\d|2[0-3]):?[0-5]\d(:?[0-5]\d(\.\d+)?)?(Z|[+-]\d\d(:?\d\d)?)?)?$' THEN
+                    moment := CASE WHEN moment ~ '\.\d{7}' THEN regexp_replace(moment, '(\.\d{6})\d+', '\1') ELSE moment END;
+                    value := to_jsonb(moment || CASE WHEN moment !~ '[T ]' THEN 'T00:00Z'
+                                                     WHEN substr(moment, 11) ~ '[-+Z]' THEN '' ELSE 'Z' END);
+                END IF;
             ELSE value := NULL;
         END CASE;
         NEW := jsonb_populate_record(NEW, jsonb_build_object(TG_ARGV[0], value));

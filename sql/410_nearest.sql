@@ -51,8 +51,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pgvec._render($sql$sample AS MATERIALIZED (
     SELECT count(*) AS rows, count(*) FILTER (WHERE {predicate}) AS matching
-    FROM {chunks} d WHERE d.key = ANY (ARRAY(SELECT span.low + (span.high - span.low) * i / 127
-      FROM (SELECT min(s.key) AS low, max(s.key) AS high FROM {chunks} s) AS span CROSS JOIN generate_series(0, 127) AS i))
+    FROM {chunks} d WHERE d.ctid = ANY (ARRAY(SELECT format('(%s,%s)', i::bigint * {pages} / 64, o)::tid FROM generate_series(0, 63) i, generate_series(1, 2) o))
   ), matches AS MATERIALIZED (
     SELECT m.key FROM {some_matches} AS m (key)
   ), estimate AS MATERIALIZED (
@@ -89,8 +88,8 @@ AS $$
             '((SELECT e.share FROM estimate e) * {rows} + {search_in_rows}) / {step_in_rows}', parts), parts ->> 'query')))
 $$;
 COMMENT ON FUNCTION pgvec._filtered_scan_sql(jsonb) IS
-'The filtered scan of an index, if more than gate rows match, or if only reading all rows would find them. 128 keys, evenly spaced, tell the
-share that matches, and so how far to look at first. That batch shows at what depth the matches lie around this query. If the index was not
+'The filtered scan of an index, if more than gate rows match, or if only reading all rows would find them. The first two rows of 64 pages tell
+the share that matches, and so how far to look at first. That batch shows at what depth the matches lie around this query. If the index was not
 searched well enough for that depth (15 % are forgiven), and comparing all matches would cost more, it is scanned again with what that depth
 needs. The filter of a scan must stay a subplan per candidate (OFFSET 0), for as a join the planner would rather sort.';
 
@@ -99,7 +98,8 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     vectors    text := format('%I.%I', owner.schema_name, wanted.table_name);
-    rows       double precision := (SELECT greatest(reltuples, 1) FROM pg_class WHERE oid = vectors::regclass);
+    rows       double precision := (SELECT greatest(c.reltuples, 1) FROM pg_class c WHERE c.oid = vectors::regclass);
+    pages      integer := (SELECT greatest(c.relpages, 1) FROM pg_class c WHERE c.oid = format('%I.%I', owner.schema_name, owner.table_name)::regclass);
     index      record;
     profile    record;
     costs      record;
@@ -115,7 +115,7 @@ BEGIN
     costs := pgvec._costs(wanted.id, index.method);
     candidates := beyond + ceil(k * coalesce((options ->> 'oversampling')::double precision, profile.oversampling));
     tuned := pgvec._tuned_sql(wanted.id, index.method, k, profile.setting, options);
-    RETURN jsonb_build_object('chunks', format('%I.%I', owner.schema_name, owner.table_name), 'vectors', vectors, 'rows', rows::bigint,
+    RETURN jsonb_build_object('chunks', format('%I.%I', owner.schema_name, owner.table_name), 'vectors', vectors, 'rows', rows::bigint, 'pages', pages,
         'method', index.method, 'form', index.form, 'dimensions', index.dimensions, 'candidates', candidates,
         'largest', CASE index.method WHEN 'hnsw' THEN 1000 ELSE coalesce(index.lists, 100) END,
         'gate', least(rows, pgvec._gate(wanted.id, index.method, profile.setting, rows))::integer,
