@@ -55,7 +55,7 @@ CREATE OR REPLACE FUNCTION pgvec._setting_sql(target jsonb, depth text, options 
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN options ? 'ef_search' THEN options ->> 'ef_search'
-        ELSE format('ceil(greatest(%1$s * power(greatest(1, %2$s / %3$s.0), %4$s), %5$s))::integer', 't.setting', depth,
+        ELSE format('ceil(least(1e9, greatest(%1$s * power(greatest(1, %2$s / %3$s.0), %4$s), %5$s)))::integer', 't.setting', depth,
                     target ->> 'candidates', target ->> 'exponent',
                     -- An HNSW scan returns no more rows than its setting.
                     CASE target ->> 'method' WHEN 'hnsw' THEN depth ELSE '1' END) END
@@ -63,27 +63,20 @@ $$;
 COMMENT ON FUNCTION pgvec._setting_sql(jsonb, text, jsonb) IS
 'An expression for the setting that finds the first depth neighbours, among which the wanted candidates are expected.';
 
-CREATE OR REPLACE FUNCTION pgvec._settings_sql(method text, relation text, steps text, query text) RETURNS text
-LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+CREATE OR REPLACE FUNCTION pgvec._settings_sql(method text, relation text, going_on text, query text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    settings text;
-BEGIN
-    IF steps IS NULL THEN
-        settings := $s$set_config('%1$s.iterative_scan', 'off', true), set_config('%1$s.%2$s', s.value::text, true)$s$;
-    ELSIF method = 'hnsw' THEN  -- a step is a tuple, which takes about 200 bytes
-        settings := $s$set_config('%1$s.iterative_scan', 'relaxed_order', true), set_config('%1$s.%2$s', s.value::text, true),
-      set_config('hnsw.max_scan_tuples', least(2147483647, greatest(4 * s.value, %3$s))::bigint::text, true),
-      set_config('hnsw.scan_mem_multiplier', least(1000, greatest(1, 200.0 * %3$s / pg_size_bytes(current_setting('work_mem'))))::text, true)$s$;
-    ELSE
-        settings := $s$set_config('%1$s.iterative_scan', 'relaxed_order', true), set_config('%1$s.%2$s', s.value::text, true),
-      set_config('ivfflat.max_probes', least(32768, greatest(2 * s.value, %3$s))::bigint::text, true)$s$;
-    END IF;
-    -- That the query is there it says to be evaluated for each, where a statement has several.
-    RETURN format('(SELECT concat(' || settings || E')\n      FROM %4$s s WHERE (%5$s) IS NOT NULL) IS NOT NULL',
-                  method, CASE method WHEN 'hnsw' THEN 'ef_search' ELSE 'probes' END, steps, relation, query);
-END $$;
+    SELECT pgvec._render($sql$(SELECT concat(set_config('{method}.{setting}', s.value::text, true),
+      set_config('{method}.iterative_scan', CASE WHEN {going_on} THEN 'relaxed_order' ELSE 'off' END, true){limits})
+      FROM {relation} s WHERE ({query}) IS NOT NULL) IS NOT NULL$sql$,
+        jsonb_build_object('method', method, 'setting', CASE method WHEN 'hnsw' THEN 'ef_search' ELSE 'probes' END,
+                           'relation', relation, 'going_on', going_on, 'query', query,
+                           -- How far it goes on the LIMIT says.
+                           'limits', CASE WHEN going_on = 'false' THEN '' WHEN method = 'hnsw' THEN
+                               ', set_config(''hnsw.max_scan_tuples'', ''2147483647'', true), set_config(''hnsw.scan_mem_multiplier'', ''1000'', true)'
+                               ELSE ', set_config(''ivfflat.max_probes'', ''32768'', true)' END))
+$$;
 COMMENT ON FUNCTION pgvec._settings_sql(text, text, text, text) IS
-'A condition that is always true and, evaluated once before the index scan it guards, applies its settings: value, of the relation, and how
-many steps it may go on for (NULL: none beyond the first batch). Being parallel-unsafe it also keeps parallel workers from being started
-for a branch that is switched off.';
+'A condition that is always true and, evaluated once before the index scan it guards, applies its settings: value, of the relation, and whether it
+goes on beyond its first batch. Being parallel-unsafe it also keeps parallel workers from being started for a branch that is switched off.
+That it asks for the query has it evaluated for each one, where a statement has several.';

@@ -35,23 +35,44 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pgvec._render($sql$setting AS MATERIALIZED (
     SELECT least({largest}, {first}) AS value FROM tuned t
-  ), scanned AS MATERIALIZED (
+  ), found AS MATERIALIZED (
     SELECT v.key, {distance} AS distance FROM {vectors} v
     WHERE {settings} AND {not_excluded}
     ORDER BY {ordering} LIMIT {candidates}
   ), outcome AS MATERIALIZED (
-    SELECT count(*) = {candidates} AS sufficed FROM scanned
-  )$sql$, parts || jsonb_build_object('settings', pgvec._settings_sql(parts ->> 'method', 'setting', '2147483647', parts ->> 'query')))
+    SELECT count(*) = {candidates} AS sufficed FROM found
+  )$sql$, parts || jsonb_build_object('settings', pgvec._settings_sql(parts ->> 'method', 'setting', 'true', parts ->> 'query')))
 $$;
 COMMENT ON FUNCTION pgvec._scan_sql(jsonb) IS
 'The unfiltered scan of an index. It goes on until it has all candidates: what it meets in between are dead rows only.';
+
+CREATE OR REPLACE FUNCTION pgvec._look_sql(parts jsonb, name text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pgvec._render($sql${name}_rows AS MATERIALIZED (
+    SELECT v.key, CASE WHEN EXISTS (SELECT FROM {chunks} d WHERE d.key = v.key AND {predicate} OFFSET 0) THEN {distance} END AS distance
+    FROM {vectors} v WHERE {condition} AND {settings} AND {not_excluded}
+    ORDER BY {ordering} LIMIT {most}
+  ), {name}_matches AS MATERIALIZED (
+    SELECT r.key, r.distance, r.depth, row_number() OVER (ORDER BY r.depth) AS nth
+    FROM (SELECT r.key, r.distance, row_number() OVER () AS depth FROM {name}_rows r) r WHERE r.distance IS NOT NULL
+  ), {name} AS MATERIALIZED (
+    SELECT m.depth, m.depth IS NOT NULL AND {needed} <= 1.15 * (SELECT s.value FROM {setting} s) AS sufficed, {next} AS next
+    FROM (SELECT min(m.depth) FILTER (WHERE m.nth = {candidates}) AS depth,
+                 (count(*) + 0.5) / (1.0 + (SELECT count(*) FROM {name}_rows)) AS share FROM {name}_matches m) m, tuned t
+  )$sql$, parts || jsonb_build_object('name', name))
+$$;
+COMMENT ON FUNCTION pgvec._look_sql(jsonb, text) IS
+'A look into an index with some setting: the rows nearest to the query, those of them that match, and whether the setting is good enough for the
+depth at which the last wanted match lies (15 % are forgiven); if not, what setting would be, as far as the matches that are there tell.
+The filter must stay a subplan per row (OFFSET 0), for as a join the planner would rather sort.';
 
 CREATE OR REPLACE FUNCTION pgvec._filtered_scan_sql(parts jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pgvec._render($sql$sample AS MATERIALIZED (
-    SELECT count(*) AS rows, count(*) FILTER (WHERE {predicate}) AS matching
-    FROM {chunks} d WHERE d.ctid = ANY (ARRAY(SELECT format('(%s,%s)', i::bigint * {pages} / 64, o)::tid FROM generate_series(0, 63) i, generate_series(1, 2) o))
+    SELECT count(*) AS rows, count(*) FILTER (WHERE {predicate}) AS matching FROM {chunks} d
+    WHERE d.ctid = ANY (ARRAY(SELECT format('(%s,%s)', i::bigint * {pages} / 64, o)::tid FROM generate_series(0, 63) i, generate_series(1, 2) o))
   ), matches AS MATERIALIZED (
     SELECT m.key FROM {some_matches} AS m (key)
   ), estimate AS MATERIALIZED (
@@ -60,38 +81,26 @@ AS $$
     FROM sample s
   ), setting AS MATERIALIZED (
     SELECT least({largest}, {first}) AS value FROM tuned t, estimate e
-  ), batch AS MATERIALIZED (
-    SELECT v.key, CASE WHEN EXISTS (SELECT FROM {chunks} d WHERE d.key = v.key AND {predicate} OFFSET 0) THEN {distance} END AS distance
-    FROM {vectors} v
-    WHERE (SELECT e.many FROM estimate e) AND {first_settings} AND {not_excluded}
-    ORDER BY {ordering} LIMIT 1000
-  ), matched AS MATERIALIZED (
-    SELECT b.key, b.distance, b.depth, row_number() OVER (ORDER BY b.depth) AS nth
-    FROM (SELECT b.key, b.distance, row_number() OVER () AS depth FROM batch b) b WHERE b.distance IS NOT NULL
-  ), look AS MATERIALIZED (
-    SELECT m.depth IS NOT NULL AND {needed} <= 1.15 * (SELECT s.value FROM setting s) AS sufficed, {next} AS value
-    FROM (SELECT min(m.depth) FILTER (WHERE m.nth = {candidates}) AS depth,
-                 (count(*) + 0.5) / (1.0 + (SELECT count(*) FROM batch)) AS share FROM matched m) m, tuned t
-  ), further AS MATERIALIZED (
-    SELECT least({largest}, l.value) AS value FROM look l
-  ), scanned AS MATERIALIZED (
-    SELECT v.key, {distance} AS distance FROM {vectors} v
-    WHERE (SELECT e.many AND NOT l.sufficed AND l.value * {step_in_rows} < e.share * {rows} + {search_in_rows} FROM look l, estimate e)
-      AND {further_settings} AND {not_excluded} AND EXISTS (SELECT FROM {chunks} d WHERE d.key = v.key AND {predicate} OFFSET 0)
-    ORDER BY {ordering} LIMIT {candidates}
+  ), {look}, further AS MATERIALIZED (
+    SELECT least({largest}, l.next) AS value, l.next > {largest} AS going_on,
+           NOT l.sufficed AND l.next > s.value AND e.many
+           AND {step_in_rows} * CASE WHEN l.next > {largest} THEN {most} ELSE l.next END < e.share * {rows} + {search_in_rows} AS worthwhile
+    FROM look l, setting s, estimate e
+  ), {second_look}, found AS MATERIALIZED (
+    SELECT m.key, m.distance FROM look_matches m WHERE (SELECT l.sufficed FROM look l)
+    UNION ALL SELECT m.key, m.distance FROM second_look_matches m WHERE (SELECT l.sufficed FROM second_look l)
   ), outcome AS MATERIALIZED (
-    SELECT (SELECT l.sufficed FROM look l) OR count(*) = {candidates} AS sufficed FROM scanned
+    SELECT a.sufficed OR b.sufficed AS sufficed FROM look a, second_look b
   )$sql$, parts || jsonb_build_object(
-        'first_settings', pgvec._settings_sql(parts ->> 'method', 'setting', NULL, parts ->> 'query'),
-        -- To scan further than that would cost more than to compare all matches.
-        'further_settings', pgvec._settings_sql(parts ->> 'method', 'further', pgvec._render(
-            '((SELECT e.share FROM estimate e) * {rows} + {search_in_rows}) / {step_in_rows}', parts), parts ->> 'query')))
+        'look', pgvec._look_sql(parts || jsonb_build_object('setting', 'setting', 'most', 1000, 'condition', '(SELECT e.many FROM estimate e)',
+            'settings', pgvec._settings_sql(parts ->> 'method', 'setting', 'false', parts ->> 'query')), 'look'),
+        'second_look', pgvec._look_sql(parts || jsonb_build_object('setting', 'further', 'condition', '(SELECT f.worthwhile FROM further f)',
+            'settings', pgvec._settings_sql(parts ->> 'method', 'further', 's.going_on', parts ->> 'query')), 'second_look')))
 $$;
 COMMENT ON FUNCTION pgvec._filtered_scan_sql(jsonb) IS
 'The filtered scan of an index, if more than gate rows match, or if only reading all rows would find them. The first two rows of 64 pages tell
-the share that matches, and so how far to look at first. That batch shows at what depth the matches lie around this query. If the index was not
-searched well enough for that depth (15 % are forgiven), and comparing all matches would cost more, it is scanned again with what that depth
-needs. The filter of a scan must stay a subplan per candidate (OFFSET 0), for as a join the planner would rather sort.';
+the share that matches, and so how far to look at first. That look shows at what depth the matches lie around this query. If the index was not
+searched well enough for that depth, it is looked into once more with what that depth needs, unless to compare all matches costs less.';
 
 CREATE OR REPLACE FUNCTION pgvec._target(owner pgvec.collections, wanted pgvec.vector_spaces, options jsonb, k integer, beyond integer) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -117,6 +126,7 @@ BEGIN
     tuned := pgvec._tuned_sql(wanted.id, index.method, k, profile.setting, options);
     RETURN jsonb_build_object('chunks', format('%I.%I', owner.schema_name, owner.table_name), 'vectors', vectors, 'rows', rows::bigint, 'pages', pages,
         'method', index.method, 'form', index.form, 'dimensions', index.dimensions, 'candidates', candidates,
+        'most', 5000,
         'largest', CASE index.method WHEN 'hnsw' THEN 1000 ELSE coalesce(index.lists, 100) END,
         'gate', least(rows, pgvec._gate(wanted.id, index.method, profile.setting, rows))::integer,
         'step_in_rows', round((costs.scan_us / costs.exact_us)::numeric, 6),
@@ -140,7 +150,7 @@ BEGIN
         'needed', pgvec._setting_sql(target, 'm.depth', options), 'next', pgvec._setting_sql(target, format(expected, 'm.share'), options));
 END $$;
 COMMENT ON FUNCTION pgvec._depths(jsonb, jsonb, boolean) IS
-'Expressions for the setting of the first scan; for the one that the depth of the matches would have needed; for that of the next scan.';
+'Expressions for the setting of the first look; for the one that the depth of the matches would have needed; for that of the next look.';
 
 CREATE OR REPLACE FUNCTION pgvec._search_cost(target jsonb, predicate text, options jsonb) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -171,7 +181,7 @@ BEGIN
             'some_matches', pgvec._matching_sql(target ->> 'chunks', predicate, options, (target -> 'gate')::integer + 1))) END;
 END $$;
 COMMENT ON FUNCTION pgvec._scans_sql(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb, text, text) IS
-'The common table expressions of the index scans: scanned (key, distance) and outcome (sufficed); filtered, matched and look as well.';
+'The common table expressions of the index scans, the last of which are found (key, distance) and outcome (sufficed).';
 
 CREATE OR REPLACE FUNCTION pgvec._nearest_sql(owner pgvec.collections, wanted pgvec.vector_spaces, options jsonb, k integer,
                                               beyond integer DEFAULT 0, query text DEFAULT '$1') RETURNS text
@@ -192,17 +202,14 @@ BEGIN
     target := target || pgvec._search_cost(target, predicate, options);
     RETURN format($sql$
   WITH %1$s
-  SELECT n.key, n.distance, n.exact FROM (SELECT s.key, s.distance, false AS exact FROM (SELECT s.key, s.distance FROM scanned s%2$s) s
-  WHERE (SELECT sufficed FROM outcome) ORDER BY s.distance LIMIT %3$s) n
+  (SELECT f.key, f.distance, false AS exact FROM found f WHERE (SELECT o.sufficed FROM outcome o) ORDER BY f.distance LIMIT %2$s)
   UNION ALL
-  (%4$s)$sql$,
-        pgvec._scans_sql(owner, wanted, options, target, predicate, query),
-        CASE WHEN predicate IS NOT NULL THEN ' UNION ALL SELECT m.key, m.distance FROM matched m WHERE (SELECT sufficed FROM look)' END,
-        k + beyond,
+  (%3$s)$sql$,
+        pgvec._scans_sql(owner, wanted, options, target, predicate, query), k + beyond,
         pgvec._exact_sql(chunks, vectors, distance, CASE WHEN predicate IS NOT NULL THEN format(
-            '(SELECT m.key FROM matches m WHERE NOT (SELECT many FROM estimate) '
-            'UNION ALL SELECT m.key FROM %s AS m (key) WHERE (SELECT many FROM estimate) AND NOT (SELECT sufficed FROM outcome))', all_matches) END,
-            options, 'NOT (SELECT sufficed FROM outcome)', k + beyond));
+            '(SELECT m.key FROM matches m WHERE NOT (SELECT e.many FROM estimate e) '
+            'UNION ALL SELECT m.key FROM %s AS m (key) WHERE (SELECT e.many FROM estimate e) AND NOT (SELECT o.sufficed FROM outcome o))', all_matches) END,
+            options, 'NOT (SELECT o.sufficed FROM outcome o)', k + beyond));
 END $$;
 COMMENT ON FUNCTION pgvec._nearest_sql(pgvec.collections, pgvec.vector_spaces, jsonb, integer, integer, text) IS
 'The statement that finds (key, distance, exact) of the k nearest, and of some beyond, with the settings for k. The candidates that the index
@@ -213,10 +220,10 @@ CREATE OR REPLACE FUNCTION pgvec._course_sql(owner pgvec.collections, wanted pgv
                                              query text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('WITH %s SELECT e.share, e.many, (SELECT value FROM setting) AS first, l.sufficed AS look_sufficed, o.sufficed, '
-                  '(SELECT m.depth FROM matched m WHERE m.nth = %s) AS depth, (SELECT count(*) FROM matched) AS matches, '
-                  '(SELECT value FROM further) AS next FROM estimate e, look l, outcome o',
-                  pgvec._scans_sql(owner, wanted, options, target, predicate, query), target -> 'candidates')
+    SELECT format('WITH %s SELECT e.share, e.many, (SELECT s.value FROM setting s) AS first, a.sufficed AS look_sufficed, a.depth, '
+                  '(SELECT count(*) FROM look_matches) AS matches, f.value AS next, f.worthwhile, b.sufficed AS second_sufficed '
+                  'FROM estimate e, look a, further f, second_look b',
+                  pgvec._scans_sql(owner, wanted, options, target, predicate, query))
 $$;
 COMMENT ON FUNCTION pgvec._course_sql(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb, text, text) IS
 'A statement that runs the scans of a filtered search and tells which way it went.';

@@ -43,8 +43,9 @@ BEGIN
         CASE WHEN (target -> 'indexed')::boolean THEN format('more than the gate of %s', target -> 'gate')
              ELSE 'and no btree or GIN index finds them' END, setting, course -> 'first', CASE
         WHEN (course -> 'look_sufficed')::boolean THEN format('match %s lies at depth %s, which is well within.', target -> 'candidates', course -> 'depth')
-        WHEN (course -> 'sufficed')::boolean THEN format('too few matches there, or too deep. The scan went on with %s = %s.', setting, course -> 'next')
-        ELSE format('%s matches there. To scan on would cost more than to compare all matches, or ended short: they were compared.', course -> 'matches') END);
+        WHEN (course -> 'worthwhile')::boolean THEN format('%s matches there, too few or too deep. Second look with %s = %s: %s', course -> 'matches', setting,
+            course -> 'next', CASE WHEN (course -> 'second_sufficed')::boolean THEN 'enough.' ELSE 'not enough, so all matches were compared.' END)
+        ELSE format('%s matches there, too few or too deep. To look further would cost more than to compare all matches: they were compared.', course -> 'matches') END);
 END $$;
 COMMENT ON FUNCTION pgvec._filter_finding(jsonb, jsonb) IS 'Which way a filtered search went, from what its common table expressions found.';
 

@@ -87,8 +87,9 @@ def refusals() -> list[tuple[str, dict[str, Any], type[PgvecError]]]:
         *((name, {}, InvalidName) for name in names),
         *(("docs", {"columns": {name: str}}, InvalidName) for name in [*reserved, "Year", "a b", "", "x" * 61]),
         *(("docs", {"columns": {"a": wanted}}, ConfigurationError) for wanted in ("inet", "", bytes, ["str"], None)),
-        *(("docs", {"dimensions": count}, ConfigurationError) for count in (0, -1, 2001)),
+        *(("docs", {"dimensions": count}, ConfigurationError) for count in (0, -1, 16_001)),
         *(("docs", {"distance": distance}, ConfigurationError) for distance in ("hamming", "", "Cosine")),
+        *(("docs", {"type": wanted}, ConfigurationError) for wanted in ("int", "", "Vector", "vector(3)")),
         ("docs", {"schema": "nowhere"}, ConfigurationError),
         ("docs", {"schema": "no where"}, ConfigurationError),
         ("docs", {"language": "klingon"}, ConfigurationError),
@@ -96,7 +97,7 @@ def refusals() -> list[tuple[str, dict[str, Any], type[PgvecError]]]:
         ("docs", {"language": "english'); DROP TABLE pgvec.models; --"}, ConfigurationError),
         ("docs", {"embedder": WordEmbedder(8), "dimensions": 9}, ConfigurationError),
         ("docs", {"embedder": WordEmbedder(8), "dimensions": None, "columns": {"id": str}}, InvalidName),
-        ("docs", {"embedder": WordEmbedder(2001), "dimensions": None}, ConfigurationError),
+        ("docs", {"embedder": WordEmbedder(16_001), "dimensions": None}, ConfigurationError),
     ]
 
 
@@ -109,11 +110,12 @@ def test_refused_creation_leaves_nothing(db: Database, connection: psycopg.Conne
 
 
 def test_largest_and_smallest(db: Database) -> None:
-    for dimensions in (1, 2000):
+    for dimensions in (1, 2000, 2001, 4000, 4001, 16_000):
         collection = db.create_collection(f"d{dimensions}", dimensions=dimensions, distance="l2")
         collection.upsert([{"id": "a", "vector": np.arange(dimensions)}])
         collection.create_index()
         assert collection.search(np.arange(dimensions), k=1)[0].distance == 0
+        assert collection.space.type == ("halfvec" if dimensions in (2001, 4000) else "vector")
 
 
 def test_name_that_is_taken(db: Database, connection: psycopg.Connection) -> None:

@@ -170,8 +170,8 @@ def test_errors_of_the_sql_functions_have_names(db: Database) -> None:
         db.create_collection("No Way", dimensions=2)
     with pytest.raises(FilterError, match=r"\$near"):
         db.collection("docs").search([1, 0], where={"year": {"$near": 1}})
-    with pytest.raises(ConfigurationError, match="dimensions must be"):
-        db.create_collection("many", dimensions=2001)
+    with pytest.raises(ConfigurationError, match="dimensions of type vector must be"):
+        db.create_collection("many", dimensions=16_001)
 
 
 # -- what the server can do ------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import pgvec_toolkit as pgvec
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
 from pgvec_toolkit.schema import indexes as building
-from pgvec_toolkit.schema.indexes import Hnsw, IvfFlat
+from pgvec_toolkit.schema.index_specs import Hnsw, IvfFlat
 
 DIMENSIONS = 64
 KINDS = [("hnsw", False), ("hnsw", True), ("ivfflat", False), ("ivfflat", True)]
@@ -56,7 +56,8 @@ def test_an_index_is_built_and_used(docs: pgvec.Collection, method: str, concurr
     exact = [hit.id for hit in docs.search(query, exact=True)]
     name = docs.create_index(method, concurrently=concurrently)
     (index,) = docs.indexes()
-    assert (index.name, index.method, index.valid) == (name, method, True)
+    assert (index.name, index.method, index.valid, index.usable) == (name, method, True, True)
+    assert (index.form, index.dimensions) == ("full", DIMENSIONS)
     assert index.name == f"docs_dense_{method}"
     assert docs.recall(sample=50).recall > 0.6
     assert len(set(exact) & {hit.id for hit in docs.search(query, ef_search=1000)}) == 10
@@ -98,7 +99,7 @@ def test_the_operator_class_is_that_of_the_distance(db: Database, distance: str)
     assert len(made.search([1, 2], k=5)) == 5
     made.drop_index()
     if distance == "l1":
-        with pytest.raises(ConfigurationError, match="no IVFFlat index for distance l1: use hnsw"):
+        with pytest.raises(ConfigurationError, match="no IVFFlat index for type vector and distance l1: use hnsw"):
             made.create_index("ivfflat")
     else:
         made.create_index("ivfflat")

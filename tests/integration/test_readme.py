@@ -9,27 +9,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pgvec_toolkit.embedded import EmbeddedServer
+from tests.integration.examples import ROOT, examples, psql
 
 pytest.importorskip("sentence_transformers", reason="the README's examples embed text")
-ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def blocks() -> Iterator[tuple[str, str, str | None]]:
-    """Yield (language, text, expected output)."""
-    found = [(match[1], match[2]) for match in BLOCK.finditer((ROOT / "README.md").read_text(encoding="utf-8"))]
-    for (language, text), following in zip(found, [*found[1:], ("", "")], strict=True):
-        if language != "text":
-            yield language, text, following[1] if following[0] == "text" else None
 
 
 @pytest.mark.embedding
@@ -37,25 +25,30 @@ def test_the_examples_run_and_print_what_the_readme_says(dsn: str, monkeypatch: 
     monkeypatch.chdir(ROOT)
     environment = os.environ | {"PGVEC_DSN": dsn, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     monkeypatch.setenv("PGVEC_DSN", dsn)
-    psql = [EmbeddedServer().binary("psql"), dsn, "-X", "-v", "ON_ERROR_STOP=1", "-f", "-"]
+    commands = {
+        "bash": ["bash", "-euo", "pipefail", "-s"],
+        "sql": psql(dsn, "-v", "ON_ERROR_STOP=1", "-f", "-"),
+    }
     namespace: dict[str, object] = {}
-    ran = []
-    for language, text, expected in blocks():
-        if language == "python":
+    ran = set()
+    for example in examples("README.md"):
+        where = f"README.md, line {example.line}"
+        if example.language == "python":
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
-                exec(compile(text, "README.md", "exec"), namespace)
+                exec(compile(example.text, where, "exec"), namespace)
             output = printed.getvalue()
-        elif language in ("bash", "sql"):
-            command = ["bash", "-euo", "pipefail", "-s"] if language == "bash" else psql
-            done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
+        elif example.language in commands:
+            done = subprocess.run(
+                commands[example.language], input=example.text, env=environment, capture_output=True, text=True
+            )
+            assert done.returncode == 0, f"{where}: {done.stderr}"
             output = done.stdout
         else:
-            assert language == "sh", f"what is a ```{language} block?"
+            assert example.language == "sh", f"{where}: what is a ```{example.language} block?"
             continue
-        ran.append(language)
-        if expected is not None:
-            assert output == expected
-    assert {"python", "bash", "sql"} <= set(ran)
+        ran.add(example.language)
+        if example.output is not None:
+            assert output == example.output, where
+    assert ran == {"python", "bash", "sql"}
     namespace["db"].close()  # type: ignore[attr-defined]

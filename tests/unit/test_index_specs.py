@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from pgvec_toolkit.distance import Distance
 from pgvec_toolkit.errors import ConfigurationError, PgvecError
-from pgvec_toolkit.schema.indexes import Hnsw, IvfFlat, index_spec
+from pgvec_toolkit.schema.index_specs import Form, Hnsw, IvfFlat, index_form, index_spec
+from pgvec_toolkit.schema.space import Space
 
 GIB = 2**30
+SPACE = Space(
+    id=1,
+    name="dense",
+    collection_id=1,
+    schema="public",
+    chunk_table="docs",
+    vector_table="docs_dense",
+    type="vector",
+    dimensions=384,
+    distance=Distance.COSINE,
+    model=None,
+    model_fingerprint=None,
+    vector_schema="public",
+)
+
+
+def of_type(type: str, dimensions: int, distance: Distance = Distance.COSINE) -> Space:
+    return replace(SPACE, type=type, dimensions=dimensions, distance=distance)
+
+
+def bytes_of(dimensions: int) -> int:
+    """Return what a full index on type vector holds of one."""
+    return Form("full", "vector", dimensions).vector_bytes
 
 
 @pytest.mark.parametrize(("m", "ef_construction"), [(2, 4), (16, 64), (16, 32), (100, 200), (100, 1000), (2, 1000)])
@@ -39,26 +66,28 @@ def test_lists_follow_the_number_of_rows(rows: int, lists: int) -> None:
 # pgvector's structs, added up, for a million rows with m = 16, in GiB.
 @pytest.mark.parametrize(("dimensions", "gib"), [(384, 2.1), (512, 2.5), (768, 3.5), (1024, 4.5), (1536, 6.4)])
 def test_memory_of_an_hnsw_build(dimensions: int, gib: float) -> None:
-    assert Hnsw().build_memory(1_000_000, dimensions) / GIB == pytest.approx(gib, rel=0.02)
+    assert Hnsw().build_memory(1_000_000, bytes_of(dimensions)) / GIB == pytest.approx(gib, rel=0.02)
 
 
 def test_memory_of_an_hnsw_build_grows_with_m_and_rows() -> None:
-    assert Hnsw(32, 64).build_memory(1000, 384) - Hnsw(16, 64).build_memory(1000, 384) == pytest.approx(
-        512_000, rel=0.01
+    assert Hnsw(32, 64).build_memory(1000, bytes_of(384)) - Hnsw(16, 64).build_memory(
+        1000, bytes_of(384)
+    ) == pytest.approx(512_000, rel=0.01)
+    assert Hnsw().build_memory(2_000_000, bytes_of(384)) == pytest.approx(
+        2 * Hnsw().build_memory(1_000_000, bytes_of(384))
     )
-    assert Hnsw().build_memory(2_000_000, 384) == pytest.approx(2 * Hnsw().build_memory(1_000_000, 384))
-    assert Hnsw().build_memory(0, 384) == 0
+    assert Hnsw().build_memory(0, bytes_of(384)) == 0
 
 
 # The lower bounds of Elkan's k-means alone, which pgvector wants below maintenance_work_mem: 4 * samples * lists.
 @pytest.mark.parametrize(("lists", "least"), [(1000, 200e6), (4000, 3.2e9), (10000, 20e9)])
 def test_memory_of_an_ivfflat_build(lists: int, least: float) -> None:
-    needed = IvfFlat(lists).build_memory(10_000_000, 384)
+    needed = IvfFlat(lists).build_memory(10_000_000, bytes_of(384))
     assert least < needed < 2 * least + 1e9
 
 
 def test_memory_of_an_ivfflat_build_of_few_rows() -> None:
-    assert IvfFlat(100).build_memory(50, 384) < 1_000_000
+    assert IvfFlat(100).build_memory(50, bytes_of(384)) < 1_000_000
 
 
 def test_a_method_takes_its_own_options() -> None:
@@ -77,3 +106,90 @@ def test_a_method_refuses_the_others_options() -> None:
             index_spec("ivfflat", **{option: 64})
     with pytest.raises(PgvecError, match="unknown index method 'btree': use hnsw or ivfflat"):
         index_spec("btree")
+
+
+# -- forms -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("type", "dimensions", "form"),
+    [
+        ("vector", 384, Form("full", "vector", 384)),
+        ("vector", 2000, Form("full", "vector", 2000)),
+        ("vector", 2001, Form("halfvec", "halfvec", 2001)),
+        ("vector", 4000, Form("halfvec", "halfvec", 4000)),
+        ("vector", 4001, Form("binary", "bit", 4001)),
+        ("vector", 16_000, Form("binary", "bit", 16_000)),
+        ("halfvec", 4000, Form("full", "halfvec", 4000)),
+        ("halfvec", 4001, Form("binary", "bit", 4001)),
+        ("bit", 64_000, Form("full", "bit", 64_000)),
+        ("sparsevec", 1_000_000, Form("full", "sparsevec", 1_000_000)),
+    ],
+)
+def test_the_form_is_the_first_that_holds_the_dimensions(type: str, dimensions: int, form: Form) -> None:
+    assert index_form(of_type(type, dimensions)) == form
+
+
+def test_a_form_that_is_asked_for() -> None:
+    assert index_form(SPACE, "full") == Form("full", "vector", 384)
+    assert index_form(SPACE, "halfvec") == Form("halfvec", "halfvec", 384)
+    assert index_form(SPACE, "binary") == Form("binary", "bit", 384)
+    assert index_form(SPACE, "prefix", 64) == index_form(SPACE, prefix=64) == Form("prefix", "vector", 64)
+    assert index_form(of_type("halfvec", 3072), prefix=256) == Form("prefix", "halfvec", 256)
+    assert index_form(of_type("halfvec", 3072), "binary") == Form("binary", "bit", 3072)
+
+
+@pytest.mark.parametrize(
+    ("space", "form", "prefix", "wanted"),
+    [
+        (SPACE, "quarter", None, "unknown form 'quarter': use full, halfvec, binary or prefix"),
+        (SPACE, "prefix", None, "goes with prefix="),
+        (SPACE, "binary", 64, "goes with prefix="),
+        (SPACE, None, 0, "prefix must be from 1 to 383, not 0"),
+        (SPACE, None, 384, "prefix must be from 1 to 383, not 384"),
+        (of_type("halfvec", 384), "halfvec", None, "halfvec does not apply to a space of type halfvec"),
+        (of_type("bit", 384, Distance.HAMMING), "binary", None, "binary does not apply to a space of type bit"),
+        (of_type("sparsevec", 384), "prefix", 64, "prefix does not apply to a space of type sparsevec"),
+        (of_type("vector[]", 128), None, None, "several vectors a chunk, which no index orders"),
+        (of_type("vector", 3000), "full", None, "holds at most 2,000 dimensions, not 3,000"),
+        (of_type("vector", 5000), "halfvec", None, "holds at most 4,000 dimensions, not 5,000"),
+        (of_type("vector", 5000), None, 2500, "holds at most 2,000 dimensions, not 2,500"),
+    ],
+)
+def test_a_form_that_cannot_be(space: Space, form: str | None, prefix: int | None, wanted: str) -> None:
+    with pytest.raises(ConfigurationError, match=wanted):
+        index_form(space, form, prefix)
+
+
+@pytest.mark.parametrize(
+    ("form", "distance", "expression"),
+    [
+        (Form("full", "vector", 384), Distance.L2, 'embedding "public"."vector_l2_ops"'),
+        (
+            Form("halfvec", "halfvec", 384),
+            Distance.COSINE,
+            '(embedding::"public"."halfvec"(384)) "public"."halfvec_cosine_ops"',
+        ),
+        (
+            Form("binary", "bit", 384),
+            Distance.COSINE,
+            '("public".binary_quantize(embedding)::bit(384)) "public"."bit_hamming_ops"',
+        ),
+        (
+            Form("prefix", "vector", 64),
+            Distance.INNER_PRODUCT,
+            '("public".subvector(embedding, 1, 64)::"public"."vector"(64)) "public"."vector_ip_ops"',
+        ),
+    ],
+)
+def test_what_is_indexed(form: Form, distance: Distance, expression: str) -> None:
+    assert form.indexed(replace(SPACE, distance=distance)).as_string() == expression
+
+
+def test_bytes_of_what_is_indexed() -> None:
+    forms = [Form("full", "vector", 384), Form("halfvec", "halfvec", 384), Form("binary", "bit", 384)]
+    assert [form.vector_bytes for form in forms] == [4 * 384 + 8, 2 * 384 + 8, 384 // 8 + 8]
+    # Of sparse vectors nobody knows the number of non-zeros beforehand: not all dimensions, certainly.
+    assert Form("full", "sparsevec", 1_000_000).vector_bytes < 10_000
+    memory = [Hnsw().build_memory(1_000_000, form.vector_bytes) for form in forms]
+    assert memory[0] > memory[1] > memory[2]
