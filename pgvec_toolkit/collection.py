@@ -31,7 +31,7 @@ from pgvec_toolkit.schema.index_specs import index_form, index_spec
 from pgvec_toolkit.schema.space import Space
 from pgvec_toolkit.search.filter import Filter, plain
 from pgvec_toolkit.search.hit import Hits
-from pgvec_toolkit.search.options import SearchOptions
+from pgvec_toolkit.search.options import SearchOptions, check_options
 from pgvec_toolkit.search.search import Searcher
 from pgvec_toolkit.tune import recall as measuring
 from pgvec_toolkit.tune import tuner
@@ -214,11 +214,12 @@ class Collection:
         self._database.fetch(
             "SELECT pgvec.add_space($1, $2, $3::integer, $4, $5)", [self.name, name, dimensions, type, distance]
         )
+        self._forget(name)
 
     def drop_space(self, name: str) -> None:
         """Drop a vector space that was added, with its vectors (SQL: `pgvec.drop_space`)."""
         self._database.fetch("SELECT pgvec.drop_space($1, $2)", [self.name, name])
-        self._spaces.pop(name, None)
+        self._forget(name)
 
     def set_vectors(self, space: str, ids: Sequence[str | int], vectors: Any) -> int:
         """Write the vectors of stored chunks in a named space, in one transaction; return how many are new or differ.
@@ -276,6 +277,9 @@ class Collection:
         Each page excludes the ids of those before. A page of a (distance, id) cursor would lack what an
         approximate scan overlooked on the pages before; this brings it late, but brings it.
         """
+        check_options(k, options)
+        if options.get("group_by") is not None:
+            raise ConfigurationError("pages are of chunks, not of groups: leave group_by out")
         seen = list(options.get("exclude") or ())
         options["exclude"] = seen
         while True:
@@ -453,6 +457,10 @@ class Collection:
             if given is None:
                 return measuring.measure_sample(connection, self.name, self._space(space), sample, k, filter)
             return measuring.measure(connection, self.name, self._space(space), given, k, filter)
+
+    def _forget(self, space: str) -> None:
+        self._spaces.pop(space, None)
+        self._searcher.forget_texts()
 
     # -- pieces ----------------------------------------------------------------------------------
 

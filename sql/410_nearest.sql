@@ -82,10 +82,10 @@ AS $$
   ), setting AS MATERIALIZED (
     SELECT least({largest}, {first}) AS value FROM tuned t, estimate e
   ), {look}, further AS MATERIALIZED (
-    SELECT least({largest}, l.next) AS value, l.next > {largest} AS going_on,
-           NOT l.sufficed AND l.next > s.value AND e.many
-           AND {step_in_rows} * CASE WHEN l.next > {largest} THEN {most} ELSE l.next END < e.share * {rows} + {search_in_rows} AS worthwhile
-    FROM look l, setting s, estimate e
+    SELECT n.value, l.next > n.value AND {step_in_rows} * {most} < n.exact_cost AS going_on,
+           e.many AND NOT l.sufficed AND n.value > s.value AND {step_in_rows} * n.value < n.exact_cost AS worthwhile
+    FROM look l, setting s, estimate e,
+         LATERAL (SELECT least({largest}, l.next) AS value, e.share * {rows} + {search_in_rows} AS exact_cost) n
   ), {second_look}, found AS MATERIALIZED (
     SELECT m.key, m.distance FROM look_matches m WHERE (SELECT l.sufficed FROM look l)
     UNION ALL SELECT m.key, m.distance FROM second_look_matches m WHERE (SELECT l.sufficed FROM second_look l)
@@ -100,7 +100,8 @@ $$;
 COMMENT ON FUNCTION pgvec._filtered_scan_sql(jsonb) IS
 'The filtered scan of an index, if more than gate rows match, or if only reading all rows would find them. The first two rows of 64 pages tell
 the share that matches, and so how far to look at first. That look shows at what depth the matches lie around this query. If the index was not
-searched well enough for that depth, it is looked into once more with what that depth needs, unless to compare all matches costs less.';
+searched well enough for that depth, it is looked into once more with what that depth needs, unless to compare all matches costs less: so
+no search costs much more than twice the cheaper way.';
 
 CREATE OR REPLACE FUNCTION pgvec._target(owner pgvec.collections, wanted pgvec.vector_spaces, options jsonb, k integer, beyond integer) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

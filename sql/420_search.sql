@@ -16,6 +16,8 @@ BEGIN
     END LOOP;
     IF given ? 'within' AND given ? 'min_similarity' THEN
         RAISE EXCEPTION 'within and min_similarity are two ways to say the same: give one' USING ERRCODE = 'PV005';
+    ELSIF given ? 'group_size' AND NOT given ? 'group_by' THEN
+        RAISE EXCEPTION 'group_size goes with group_by' USING ERRCODE = 'PV005';
     ELSIF given ? 'group_by' AND given ? 'diversity' THEN
         RAISE EXCEPTION 'group_by and diversity cannot be combined' USING ERRCODE = 'PV005', HINT = 'Groups are diverse by themselves.';
     ELSIF given ? 'group_by' AND given ->> 'group_by' <> 'document' AND NOT EXISTS (
@@ -215,6 +217,9 @@ BEGIN
     FOR query IN 1 .. coalesce(cardinality(queries), 0) LOOP
         cast_ := pgvec._query_sql(wanted, queries[query], 'q.query');
     END LOOP;
+    IF cast_ IS NULL THEN
+        RETURN;
+    END IF;
     RETURN QUERY EXECUTE format(
         'SELECT q.position::integer, h.* FROM (SELECT %s AS query, q.position FROM unnest($1) WITH ORDINALITY q (query, position) OFFSET 0) q '
         'CROSS JOIN LATERAL (%s) h ORDER BY q.position, h.rank, h.distance', coalesce(cast_, 'q.query'),

@@ -78,7 +78,7 @@ DECLARE
 BEGIN
     EXECUTE format('SELECT array_agg(%s ORDER BY d.o) FROM unnest($1) WITH ORDINALITY d (distance, o)', format(similarity, 'd.distance'))
         INTO relevance USING distances;
-    FOR step IN 1 .. least(k, cardinality(keys)) LOOP
+    FOR step IN 1 .. least(k, coalesce(cardinality(keys), 0)) LOOP
         SELECT l.i, (1 - diversity) * relevance[l.i] - diversity * redundancy[l.i] INTO chosen, score
         FROM unnest(left_over) AS l (i) ORDER BY 2 DESC, l.i LIMIT 1;
         key := keys[chosen];

@@ -1,13 +1,13 @@
 -- Late interaction: a chunk has a vector for each token, and is as near as its tokens are to those of the query.
 
-CREATE OR REPLACE FUNCTION pgvec.maxsim(query vector[], document vector[], distance text DEFAULT 'inner_product') RETURNS double precision
+CREATE OR REPLACE FUNCTION pgvec.maxsim(query vector[], document vector[], cosine boolean DEFAULT false) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 RETURN (SELECT sum(best.similarity)
-        FROM (SELECT max(CASE maxsim.distance WHEN 'cosine' THEN 1 - (q.token <=> d.token) ELSE -(q.token <#> d.token) END) AS similarity
+        FROM (SELECT max(nullif(CASE WHEN cosine THEN 1 - (q.token <=> d.token) ELSE -(q.token <#> d.token) END, 'NaN')) AS similarity
               FROM unnest(query) WITH ORDINALITY AS q (token, position) CROSS JOIN unnest(document) AS d (token) GROUP BY q.position) AS best);
-COMMENT ON FUNCTION pgvec.maxsim(vector[], vector[], text) IS
+COMMENT ON FUNCTION pgvec.maxsim(vector[], vector[], boolean) IS
 'Late interaction (Khattab and Zaharia, 2020): for each vector of the query its largest similarity to one of the document, summed. Similarity
-is the inner product, or with distance => ''cosine'' the cosine.
+is the inner product, which of vectors of length 1 is the cosine; cosine => true is for others.
 Example: SELECT pgvec.maxsim(''{"[1,0]","[0,1]"}'', ''{"[1,0]","[0.6,0.8]"}'');';
 
 CREATE OR REPLACE FUNCTION pgvec._maxsim_sql(owner pgvec.collections, wanted pgvec.vector_spaces, options jsonb, query text, threshold text) RETURNS text
@@ -16,19 +16,15 @@ AS $$
 DECLARE
     tokens pgvec.vector_spaces := pgvec._space(owner.name, options ->> 'maxsim_space');
 BEGIN
-    IF tokens.type <> 'vector[]' THEN
-        RAISE EXCEPTION 'vector space % is of type %: maxsim needs one of type vector[]', quote_literal(tokens.name), tokens.type
-            USING ERRCODE = 'PV005', HINT = 'Add one with pgvec.add_space(collection, name, dimensions, type => ''vector[]'').';
-    END IF;
     RETURN format($sql$nearest AS MATERIALIZED (%1$s
 ), rescored AS MATERIALIZED (
-  SELECT n.key, n.distance, n.exact, pgvec.maxsim($6, t.embedding, %2$L) AS score
+  SELECT n.key, n.distance, n.exact, pgvec.maxsim($6, t.embedding, %2$s) AS score
   FROM nearest n LEFT JOIN %3$I.%4$I t ON t.key = n.key%5$s
 ), shaped AS (
   SELECT r.*, (row_number() OVER (ORDER BY r.score DESC NULLS LAST, r.distance, r.key))::integer AS place
   FROM rescored r ORDER BY place LIMIT %6$s
 )$sql$, pgvec._nearest_sql(owner, wanted, options, greatest((options -> 'candidates')::integer, (options -> 'k')::integer), 0, query),
-        tokens.distance, owner.schema_name, tokens.table_name, threshold, options -> 'k');
+        (tokens.distance = 'cosine')::text, owner.schema_name, tokens.table_name, threshold, options -> 'k');
 END $$;
 COMMENT ON FUNCTION pgvec._maxsim_sql(pgvec.collections, pgvec.vector_spaces, jsonb, text, text) IS
 'Candidates of one space, ordered by the many vectors ($6: those of the query) of another; chunks without any come last.';
@@ -51,8 +47,16 @@ AS $$
 DECLARE
     owner  pgvec.collections := pgvec._collection(collection);
     wanted pgvec.vector_spaces := pgvec._space(collection, first_space);
+    scored pgvec.vector_spaces := pgvec._space(collection, space);
 BEGIN
-    PERFORM pgvec._query_sql(pgvec._space(collection, space), tokens);
+    IF scored.type <> 'vector[]' THEN
+        RAISE EXCEPTION 'vector space % is of type %: maxsim needs one of type vector[]', quote_literal(scored.name), scored.type
+            USING ERRCODE = 'PV005', HINT = 'Add one with pgvec.add_space(collection, name, dimensions, type => ''vector[]'').';
+    END IF;
+    PERFORM pgvec._query_sql(scored, tokens);
+    IF EXISTS (SELECT FROM unnest(tokens) t (token) WHERE t.token IS NULL OR cardinality(string_to_array(t.token::text, ',')) <> scored.dimensions) THEN
+        RAISE EXCEPTION 'all vectors of tokens need % dimensions', scored.dimensions USING ERRCODE = 'PV005';
+    END IF;
     RETURN QUERY EXECUTE pgvec._search_sql(owner, wanted, pgvec._query_sql(wanted, query), pgvec._options(pgvec._relation(owner.schema_name, owner.table_name),
             jsonb_build_object('k', k, 'filter', filter, 'where_sql', where_sql, 'maxsim_space', space,
                                'candidates', coalesce(candidates, least(10000, greatest(100, 10 * k))))))

@@ -14,6 +14,7 @@ DECLARE
     wanted  pgvec.vector_spaces := pgvec._space(collection, space);
     owner   pgvec.collections := pgvec._collection(collection);
     options jsonb;
+    query_  text;
     found_sql text;
     exact_sql text;
     sample  record;
@@ -27,9 +28,14 @@ BEGIN
     END IF;
     -- One beyond k, because each query is a stored vector and finds itself.
     options := jsonb_strip_nulls(jsonb_build_object('ef_search', ef_search)) || CASE WHEN filter IS NULL THEN '{}' ELSE jsonb_build_object('filter', filter) END;
-    found_sql := pgvec._nearest_sql(owner, wanted, options, k, 1);
-    exact_sql := pgvec._nearest_sql(owner, wanted, options || '{"exact": true}', k, 1);
-    FOR sample IN EXECUTE pgvec._sample_sql(owner.schema_name, wanted.table_name, queries) LOOP
+    IF wanted.type = 'vector[]' THEN
+        RAISE EXCEPTION 'vector space % is for rescoring: no search has it alone', quote_literal(wanted.name) USING ERRCODE = 'PV005';
+    END IF;
+    query_    := format('($1::%s)', pgvec._embedding_type(wanted.type, wanted.dimensions));
+    found_sql := pgvec._nearest_sql(owner, wanted, options, k, 1, query_);
+    exact_sql := pgvec._nearest_sql(owner, wanted, options || '{"exact": true}', k, 1, query_);
+    -- As text: the plan of USING is kept for the session, and so for spaces of other types.
+    FOR sample IN EXECUTE format('SELECT s.key, s.embedding::text AS embedding FROM (%s) s', pgvec._sample_sql(owner.schema_name, wanted.table_name, queries)) LOOP
         EXECUTE format('SELECT array_agg(t.distance ORDER BY t.distance) FROM (%s) t WHERE t.key <> $3', exact_sql)
             INTO truth USING sample.embedding, filter, sample.key;
         EXECUTE format('SELECT array_agg(t.distance ORDER BY t.distance) FROM (%s) t WHERE t.key <> $3', found_sql)

@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.errors import ConfigurationError
+from pgvec_toolkit.search.filter import plain
 
 MOST_ROWS = 10_000
 
@@ -56,7 +57,7 @@ def check_options(k: int, options: Mapping[str, Any]) -> None:
         raise ConfigurationError(
             f"unknown search option {sorted(unknown)[0]!r}: there are {', '.join(SearchOptions.__annotations__)}"
         )
-    if not isinstance(k, int) or not 1 <= k <= MOST_ROWS:
+    if isinstance(k, bool) or not hasattr(k, "__index__") or not 1 <= k <= MOST_ROWS:
         raise ConfigurationError(f"k must be from 1 to {MOST_ROWS}, not {k}")
     if isinstance(options.get("exclude"), str):
         raise ConfigurationError("exclude is a list of ids, not one text")
@@ -79,7 +80,7 @@ def sql_arguments(k: int, filter: Any, options: Mapping[str, Any]) -> tuple[str,
     casts |= dict.fromkeys(("oversampling", "within", "min_similarity", "diversity"), "::double precision")
     given = {name: value for name, value in options.items() if value is not None}
     if "parameters" in given:
-        given["parameters"] = Jsonb(dict(given["parameters"]))
+        given["parameters"] = Jsonb(plain(given["parameters"]))
     if "exclude" in given:
         given["exclude"] = list(given["exclude"])
     if filter is not None:
@@ -94,10 +95,12 @@ def bound_values(filter: Any, options: Mapping[str, Any]) -> list[Any]:
     threshold = options.get("min_similarity") if within is None else within
     values: list[Any] = [
         None if filter is None else Jsonb(filter),
-        None if parameters is None else Jsonb(dict(parameters)),
+        None if parameters is None else Jsonb(plain(parameters)),
         None if exclude is None else list(exclude),
         None if threshold is None else float(threshold),
     ]
+    if options.get("where_sql") is not None and values[1] is None:
+        values[1] = Jsonb(None)  # the statement names it
     while values and values[-1] is None:
         values.pop()
     return [0 if value is None else value for value in values]

@@ -7,12 +7,14 @@ autocommit connection and leaves nothing behind.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import RawCursor, sql
 
+from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.search.filter import Filter, plain, shape
 from pgvec_toolkit.search.hit import Hit, Hits
 from pgvec_toolkit.search.options import bound_values, check_options, sql_arguments, text_key
@@ -36,14 +38,16 @@ class Searcher:
     def search(self, query: Any, k: int, where: Filter | None, options: Mapping[str, Any]) -> Hits:
         """Return the hits of a query that is bound in the type of its space."""
         check_options(k, options)
+        k = int(k)
         filter = None if where is None else plain(where)
         parameters = [query, *bound_values(filter, options)]
         with self._database.connection() as connection:
             try:
                 rows = _run(connection, self._text(connection, k, filter, options), parameters)
-            except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn):
+            except psycopg.ProgrammingError:
                 self.forget_texts()  # dropped and created again, with other columns
-                rows = _run(connection, self._text(connection, k, filter, options), parameters)
+                with _blamed(options.get("where_sql")):
+                    rows = _run(connection, self._text(connection, k, filter, options), parameters)
             except psycopg.DataError:
                 # A value that the statement cannot read: compiling its filter says which field it is for.
                 self.text(connection, k, filter, options)
@@ -60,7 +64,7 @@ class Searcher:
         arguments, values = sql_arguments(k, None if where is None else plain(where), options)
         statement = f"SELECT query, {_COLUMNS} FROM pgvec.search_many(%s, %s, {arguments})"
         rows: list[list[Any]] = [[] for _ in queries]
-        with self._database.connection() as connection:
+        with self._database.connection() as connection, _blamed(options.get("where_sql")):
             for number, *row in connection.execute(
                 statement.encode(), [self._collection, list(queries), *values], binary=True
             ):
@@ -74,7 +78,7 @@ class Searcher:
         check_options(k, options)
         arguments, values = sql_arguments(k, None if where is None else plain(where), options)
         statement = f"SELECT {_COLUMNS} FROM pgvec.similar(%s, %s::text[], %s::text[], {arguments})"
-        with self._database.connection() as connection:
+        with self._database.connection() as connection, _blamed(options.get("where_sql")):
             rows = connection.execute(
                 statement.encode(), [self._collection, list(ids), list(unlike), *values], binary=True
             ).fetchall()
@@ -106,7 +110,7 @@ class Searcher:
         """Return the plan of a search and why it is what it is (SQL: `pgvec.explain`)."""
         check_options(k, options)
         arguments, values = sql_arguments(k, None if where is None else plain(where), options)
-        with self._database.connection() as connection:
+        with self._database.connection() as connection, _blamed(options.get("where_sql")):
             lines = connection.execute(
                 f"SELECT * FROM pgvec.explain(%s, %s, {arguments})".encode(), [self._collection, query, *values]
             ).fetchall()
@@ -138,6 +142,17 @@ class Searcher:
 
 def _run(connection: Connection, text: bytes, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     return RawCursor(connection).execute(text, parameters, prepare=True, binary=True).fetchall()
+
+
+@contextmanager
+def _blamed(where_sql: str | None) -> Iterator[None]:
+    """Say of a statement that does not parse that there is text of the user in it."""
+    try:
+        yield
+    except psycopg.ProgrammingError as error:
+        if where_sql is None:
+            raise
+        raise ConfigurationError(f"where_sql {where_sql!r}: {error.diag.message_primary}") from error
 
 
 def _hits(rows: Sequence[Sequence[Any]], options: Mapping[str, Any]) -> Hits:

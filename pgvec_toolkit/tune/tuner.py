@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psycopg
 from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
@@ -103,6 +104,18 @@ class Tuner:
         found = [self._bisect(oversampling) for oversampling in _OVERSAMPLINGS[least : least + 3]]
         return min(found, key=lambda trial: trial.milliseconds)
 
+    def confirmed(self, chosen: Trial) -> Trial:
+        """Return the first trial, from a chosen one upwards, that reaches the target on these queries as well."""
+        full = self.index.form == "full"
+        for oversampling in (1.0,) if full else _OVERSAMPLINGS[_OVERSAMPLINGS.index(chosen.oversampling) :]:
+            setting = max(chosen.setting, self._least_setting(oversampling))
+            generous = self.largest if full else min(self.largest, 4 * setting)
+            while (trial := self.measure(setting, oversampling)).recall < self.target and setting < generous:
+                setting = min(generous, setting + max(1, setting // 16))
+            if trial.recall >= self.target:
+                return trial
+        raise _unreachable(self.index, self.target, trial)
+
     def measure(self, setting: int, oversampling: float = 1.0) -> Trial:
         """Measure recall and latency of a setting."""
         known = self.trials.get((setting, oversampling))
@@ -177,11 +190,7 @@ def tune(
         for half in halves
     )
     chosen = tuning.cheapest()
-    check = held_back.measure(chosen.setting, chosen.oversampling)
-    while check.recall < target and check.setting < largest:
-        check = held_back.measure(min(largest, check.setting + max(1, check.setting // 16)), chosen.oversampling)
-    if check.recall < target:
-        raise _unreachable(index, target, check)
+    check = held_back.confirmed(chosen)
     profile = TuningProfile(
         index_method=index.method,
         form=index.form,
@@ -208,7 +217,12 @@ def _calibrate(connection: Connection, tuner: Tuner, tuned: Trial, truth: NDArra
     depth = truth.shape[1]
     if not np.isfinite(truth).all() or depth < 2 * tuner.k:
         return  # so few rows are searched exactly anyhow
-    connection.execute("SELECT pgvec.calibrate(%s, %s)", [tuner.collection, tuner.space.name])
+    try:
+        connection.execute("SELECT pgvec.calibrate(%s, %s)", [tuner.collection, tuner.space.name])
+    except psycopg.Error as error:
+        if error.sqlstate == "PV005":  # too few rows to measure on: they are searched exactly anyhow
+            return
+        raise
     if tuner.index.form != "full":
         return
     few = np.arange(min(_ENOUGH, len(tuner.queries)))
@@ -280,6 +294,7 @@ def _unreachable(index: Index, target: float, best: Trial) -> TuningError:
         advice += ", or in a form that holds more of each vector"
     return TuningError(
         f"recall {target} is out of reach of this index: "
-        f"{PARAMETERS[index.method]} = {best.setting} reaches {best.recall:.3f}. "
+        f"{PARAMETERS[index.method]} = {best.setting}"
+        f"{'' if index.form == 'full' else f', oversampling {best.oversampling:g},'} reaches {best.recall:.3f}. "
         f"Ask for less, or {advice}"
     )

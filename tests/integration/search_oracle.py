@@ -136,23 +136,24 @@ class Course:
     """Which way a search went.
 
     Attributes:
-        batch: how often its first, bounded scan of the vector index ran; of an unfiltered search: None.
-        scanned: how often its iterative scan did.
+        look: how often the first look into the vector index took place; of an unfiltered search: None.
+        further: how often the second did; of an unfiltered search: how often it scanned the index.
         exact: how often a vector was looked up by its key, which only exact branches do.
     """
 
-    batch: int | None
-    scanned: int
+    look: int | None
+    further: int
     exact: int
 
 
 def course(plan: dict[str, Any], index: str = "docs_dense_hnsw", keys: str = "docs_dense_pkey") -> Course:
     """Read a plan, given the names of the vector table's indexes."""
     loops = {}
-    for name in ("batch", "scanned"):
+    for name in ("look_rows", "second_look_rows", "found"):
         if any(node.get("Subplan Name") == f"CTE {name}" for node in nodes(plan)):
-            (scan,) = by_index(part(plan, name), index)
-            loops[name] = int(scan["Actual Loops"])
+            for scan in by_index(part(plan, name), index):
+                loops[name] = int(scan["Actual Loops"])
     assert len(by_index(plan, index)) == len(loops)  # and nothing else ever scans it
-    looked_up = by_index(plan, keys)
-    return Course(loops.get("batch"), loops["scanned"], sum(int(node["Actual Loops"]) for node in looked_up))
+    further = loops.get("second_look_rows", loops.get("found"))
+    assert further is not None
+    return Course(loops.get("look_rows"), further, sum(int(node["Actual Loops"]) for node in by_index(plan, keys)))

@@ -45,7 +45,7 @@ def test_search_equals_brute_force(dsn: str, vectors: Vectors, distance: str) ->
             if method is not None:
                 docs.drop_index()
                 docs.create_index(method, **options)
-                assert course(explain(docs, queries[0], None, ef_search=1000), docs.indexes()[0].name).scanned == 1
+                assert course(explain(docs, queries[0], None, ef_search=1000), docs.indexes()[0].name).further == 1
             for query in queries:
                 truth = distances_to(distance, query, stored)
                 hits = docs.search(query, K, ef_search=1000)

@@ -82,7 +82,7 @@ MODES = pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_pla
 def test_an_unfiltered_search_uses_the_index(big: Big, mode: str) -> None:
     plan = explain(big.docs, big.anchor, None, mode=mode)
     went = course(plan)
-    assert (went.batch, went.scanned, went.exact) == (None, 1, 0)
+    assert (went.look, went.further, went.exact) == (None, 1, 0)
     (scan,) = by_index(plan, "docs_dense_hnsw")
     assert scan["Actual Rows"] == K
     assert not [node for node in nodes(plan) if node["Node Type"] == "Seq Scan" and node["Actual Loops"]]
@@ -110,17 +110,17 @@ def test_no_parallel_workers_are_planned(big: Big, mode: str, where: Any) -> Non
 @pytest.mark.parametrize(("where", "matches"), [({"slot": {"$lt": 200}}, 200), ({"slot": -5}, 0), ({"few": 7}, 40)])
 def test_few_matches_never_touch_the_vector_index(big: Big, mode: str, where: Any, matches: int) -> None:
     went = course(explain(big.docs, big.anchor, where, mode=mode))
-    assert (went.batch, went.scanned) == (0, 0)
+    assert (went.look, went.further) == (0, 0)
     assert went.exact == matches  # each is looked up, and nothing else
 
 
 @MODES
-@pytest.mark.parametrize("where", [{"slot": {"$lt": 15_000}}, {"slot": {"$lt": 2000}}, {"farness": {"$lt": FAR}}])
+@pytest.mark.parametrize("where", [{"slot": {"$lt": 15_000}}, {"slot": {"$lt": 8000}}, {"farness": {"$lt": FAR}}])
 def test_of_many_matches_the_first_look_finds_enough(big: Big, mode: str, where: Any) -> None:
     plan = explain(big.docs, big.anchor, where, mode=mode)
     went = course(plan)
-    assert (went.batch, went.scanned, went.exact) == (1, 0, 0)
-    assert part(plan, "matched")["Actual Rows"] >= K
+    assert (went.look, went.further, went.exact) == (1, 0, 0)
+    assert part(plan, "look_matches")["Actual Rows"] >= K
     for node in nodes(plan):
         if node["Node Type"] == "Seq Scan" and node["Relation Name"] == "docs_dense":
             assert node["Actual Loops"] == 0
@@ -131,9 +131,9 @@ def test_matches_a_little_further_are_scanned_for(big: Big, mode: str) -> None:
     """The five hundred nearest do not match, nearly all others do: the first look, which is short, finds nothing."""
     plan = explain(big.docs, big.anchor, {"$not": {"farness": {"$lt": 500}}}, mode=mode)
     went = course(plan)
-    assert (went.batch, went.scanned, went.exact) == (1, 1, 0)
-    assert part(plan, "matched")["Actual Rows"] < K
-    assert part(plan, "scanned")["Actual Rows"] == K
+    assert (went.look, went.further, went.exact) == (1, 1, 0)
+    assert part(plan, "look_matches")["Actual Rows"] < K
+    assert part(plan, "second_look_matches")["Actual Rows"] >= K
 
 
 @MODES
@@ -141,7 +141,7 @@ def test_matches_far_away_are_sorted(big: Big, mode: str) -> None:
     """A fifth matches, all of it at the other end: to scan until there would cost more than to compare all."""
     plan = explain(big.docs, big.anchor, {"farness": {"$gte": ROWS - FAR}}, mode=mode)
     went = course(plan)
-    assert (went.batch, went.scanned, went.exact) == (1, 0, FAR)
+    assert (went.look, went.further, went.exact) == (1, 0, FAR)
 
 
 @MODES
@@ -149,7 +149,7 @@ def test_few_matches_that_no_index_finds_are_scanned_for_and_then_sorted(big: Bi
     """To find them all takes a look at all rows: a look at the nearest comes first."""
     where = {"few": {"$lt": 2}}
     went = course(explain(big.docs, big.anchor, where, mode=mode))
-    assert (went.batch, went.exact) == (1, 80)
+    assert (went.look, went.exact) == (1, 80)
     (all_rows, _) = reads(big.docs, big.anchor, where, mode=mode)
     assert all_rows == 1
 
@@ -158,9 +158,9 @@ def test_few_matches_that_no_index_finds_are_scanned_for_and_then_sorted(big: Bi
 @pytest.mark.parametrize("where", [{"slot": {"$lt": 200}}, {"slot": {"$lt": 15_000}}, {"few": 7}])
 def test_the_share_is_judged_by_a_few_rows(big: Big, mode: str, where: Any) -> None:
     sample = part(explain(big.docs, big.anchor, where, mode=mode), "sample")
-    scans = [node for node in nodes(sample) if node.get("Relation Name") == "docs"]
-    assert {node.get("Index Name") for node in scans} == {"docs_pkey"}
-    assert 64 <= sum(node["Actual Rows"] * node["Actual Loops"] for node in scans) <= 130  # two are first and last
+    (scan,) = (node for node in nodes(sample) if node.get("Relation Name") == "docs")
+    assert scan["Node Type"] == "Tid Scan"
+    assert 120 <= scan["Actual Rows"] <= 128  # the last page may hold one row only
     assert not [node for node in nodes(sample) if node["Node Type"] == "Sort"]
 
 
@@ -270,7 +270,7 @@ def test_neither_does_one_of_an_ivfflat_index(flat: Big, name: str) -> None:
 def test_an_ivfflat_index_goes_the_same_ways(flat: Big, mode: str) -> None:
     def went(where: Any) -> tuple[int | None, int, int]:
         found = course(explain(flat.docs, flat.anchor, where, mode=mode), "flat_dense_ivfflat", "flat_dense_pkey")
-        return found.batch, found.scanned, found.exact
+        return found.look, found.further, found.exact
 
     assert went(None) == (None, 1, 0)
     assert went({"slot": {"$lt": 15_000}}) == (1, 0, 0)
