@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -74,6 +75,25 @@ def add_space(
     """Add a vector space: further vectors of the same chunks."""
     collection(name, dsn).add_space(space, dimensions=dimensions, type=type, distance=distance)
     say(f"vector space {space} of collection {name} is there")
+
+
+@app.command()
+def promote(
+    name: Name,
+    key: Annotated[str, typer.Argument(help="Key of the metadata.", show_default=False)],
+    type: Annotated[str, typer.Argument(help="text, int, float, bool, date, timestamp or text[].", show_default=False)],
+    dsn: Dsn = None,
+    as_json: Json = False,
+) -> None:
+    """Make a metadata key a typed, indexed column, online. Example: pgvec collection promote docs year int."""
+    promoted = collection(name, dsn).promote(key, type)
+    if as_json:
+        print_json(asdict(promoted))
+        return
+    say(f"{promoted.column} is a column of type {promoted.type}: {promoted.rows} rows have a value")
+    if promoted.unreadable:
+        shown = ", ".join(f"{value!r} of {id}" for id, value in promoted.examples)
+        say(f"{promoted.unreadable} rows hold values that cannot be read as one, for example {shown}")
 
 
 @app.command("drop-space")

@@ -25,9 +25,11 @@ from pgvec_toolkit.ingest.records import Upsertion
 from pgvec_toolkit.ingest.space_vectors import set_vectors
 from pgvec_toolkit.progress import progress_bar
 from pgvec_toolkit.schema import indexes as building
+from pgvec_toolkit.schema import promote as promoting
 from pgvec_toolkit.schema import space as spaces
 from pgvec_toolkit.schema.columns import sql_types
 from pgvec_toolkit.schema.index_specs import index_form, index_spec
+from pgvec_toolkit.schema.promote import Promoted
 from pgvec_toolkit.schema.space import Space
 from pgvec_toolkit.search.filter import Filter, plain
 from pgvec_toolkit.search.hit import Hits
@@ -206,6 +208,21 @@ class Collection:
         ids = [identifier(id, row) for row, id in enumerate(document_ids)]
         row = self._database.fetch_one("SELECT pgvec.delete_documents($1, $2::text[])", [self.name, ids])
         return int(row[0])
+
+    def promote(self, key: str, type: object, *, progress: bool | None = None) -> Promoted:
+        """Make a metadata key a typed, indexed column while searches and loads go on; killed, call it again.
+
+        The key stays in the metadata, which loads go on writing; the column follows. Values that cannot be
+        read as the type stay there only, and are counted.
+
+        Args:
+            key: of the metadata; the column gets its name.
+            type: str, int, float, bool, datetime.date, datetime.datetime, list[str], or a SQL name.
+            progress: whether to show a bar; None: on a terminal.
+        """
+        promoted = promoting.promote(self._database, self.name, self.space, key, type, progress=progress)
+        self._searcher.forget_texts()
+        return promoted
 
     # -- vector spaces ---------------------------------------------------------------------------
 

@@ -89,7 +89,7 @@ BEGIN
     WHERE s.collection_id = owner.id AND CASE WHEN space IS NULL THEN s.is_default ELSE s.name = space END;
     IF found.id IS NULL THEN
         RAISE EXCEPTION 'collection % has no vector space %', quote_literal(collection), quote_nullable(space)
-            USING ERRCODE = 'PV001';
+            USING ERRCODE = 'PV001', HINT = format('It has: %s.', (SELECT string_agg(s.name, ', ' ORDER BY s.name) FROM pgvec.vector_spaces s WHERE s.collection_id = owner.id));
     END IF;
     RETURN found;
 END $$;
@@ -140,10 +140,10 @@ AS $$
     SELECT a.attname, format_type(a.atttypid, a.atttypmod)
     FROM pg_attribute a
     WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
-      AND a.attname <> ALL ('{key,id,document_id,position,text,metadata,tsv}')
+      AND a.attname <> ALL ('{key,id,document_id,position,text,metadata,tsv}') AND NOT starts_with(a.attname, 'pgvec_promoting_')
     ORDER BY a.attnum
 $$;
-COMMENT ON FUNCTION pgvec._columns(regclass) IS 'The typed columns of a chunk table. The table itself is the record: a column added by ALTER TABLE counts.';
+COMMENT ON FUNCTION pgvec._columns(regclass) IS 'The typed columns of a chunk table. The table itself is the record: a column added by ALTER TABLE counts, one that promote() is filling does not.';
 
 CREATE OR REPLACE FUNCTION pgvec._relation(schema_name text, table_name text) RETURNS regclass
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

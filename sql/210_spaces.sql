@@ -109,9 +109,9 @@ AS $$
                                     WHEN f.atttypmod = wanted.dimensions AND t.typname = 'halfvec' THEN 'halfvec'
                                     ELSE 'other' END AS form) shape
     WHERE x.indrelid = relation AND a.amname IN ('hnsw', 'ivfflat')
-    ORDER BY i.relname
+    ORDER BY 7 DESC, array_position('{full,halfvec,prefix,binary}'::text[], shape.form), i.relname
 $$;
-COMMENT ON FUNCTION pgvec._indexes(regclass, pgvec.vector_spaces) IS 'The vector indexes of a vector table, and which of them searches can use.';
+COMMENT ON FUNCTION pgvec._indexes(regclass, pgvec.vector_spaces) IS 'The vector indexes of a vector table, and which of them searches can use; they use the first.';
 
 CREATE OR REPLACE FUNCTION pgvec.indexes(collection text, space text DEFAULT NULL)
 RETURNS TABLE (index_name text, method text, form text, dimensions integer, options text[], valid boolean, usable boolean, bytes bigint)

@@ -103,7 +103,7 @@ BEGIN
             USING ERRCODE = 'PV004', HINT = 'Fields are the typed columns, id, document_id, position, text, and the keys of metadata.';
     END IF;
     SELECT format_type(a.atttypid, NULL) INTO type FROM pg_attribute a
-    WHERE a.attrelid = relation AND a.attname = field AND a.attnum > 0 AND NOT a.attisdropped;
+    WHERE a.attrelid = relation AND a.attname = field AND a.attnum > 0 AND NOT a.attisdropped AND NOT starts_with(field, 'pgvec_promoting_');
     home := CASE WHEN type IS NULL THEN 'metadata' WHEN type = 'text[]' THEN 'list'
                  WHEN type IN ('text', 'character varying', 'character') THEN 'text' ELSE 'column' END;
     FOREACH kind IN ARRAY kinds LOOP
@@ -223,7 +223,7 @@ BEGIN
         closing := '))';
     END IF;
     RETURN format(template, stored, opening || '$2 #>> ' || place || closing,
-                  'ARRAY(SELECT ' || opening || 'e' || closing || ' FROM jsonb_array_elements_text($2 #> ' || place || ') e)',
+                  'ARRAY(SELECT ' || opening || 'e.value' || closing || ' FROM jsonb_array_elements_text($2 #> ' || place || ') e)',
                   opening || '$2 #> ' || place || ' ->> 0' || closing, opening || '$2 #> ' || place || ' ->> 1' || closing);
 END $$;
 COMMENT ON FUNCTION pgvec._column_condition_sql(text, text, text, jsonb, text[]) IS

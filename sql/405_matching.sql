@@ -7,7 +7,9 @@ BEGIN
     RETURN nullif(concat_ws(' AND ',
         CASE WHEN options ? 'filter' THEN nullif(pgvec._filter_sql(chunks, options -> 'filter'), 'true') END,
         -- The line feed ends what might be a comment at the end of it.
-        '(' || (options ->> 'where_sql') || E'\n)'), '');
+        '(' || (options ->> 'where_sql') || E'\n)',
+        -- A policy filters as well: a scan that knows nothing of it would starve.
+        CASE WHEN row_security_active(chunks) THEN 'true' END), '');
 END $$;
 COMMENT ON FUNCTION pgvec._predicate_sql(regclass, jsonb) IS 'What rows of the chunk table d must fulfil, the filter and where_sql; NULL if nothing.';
 

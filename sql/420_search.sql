@@ -14,13 +14,15 @@ BEGIN
                 USING ERRCODE = 'PV005';
         END IF;
     END LOOP;
-    IF given ? 'within' AND given ? 'min_similarity' THEN
+    IF 'NaN' IN (given ->> 'within', given ->> 'min_similarity') THEN
+        RAISE EXCEPTION 'a threshold is a number, not NaN' USING ERRCODE = 'PV005';
+    ELSIF given ? 'within' AND given ? 'min_similarity' THEN
         RAISE EXCEPTION 'within and min_similarity are two ways to say the same: give one' USING ERRCODE = 'PV005';
     ELSIF given ? 'group_size' AND NOT given ? 'group_by' THEN
         RAISE EXCEPTION 'group_size goes with group_by' USING ERRCODE = 'PV005';
     ELSIF given ? 'group_by' AND given ? 'diversity' THEN
         RAISE EXCEPTION 'group_by and diversity cannot be combined' USING ERRCODE = 'PV005', HINT = 'Groups are diverse by themselves.';
-    ELSIF given ? 'group_by' AND given ->> 'group_by' <> 'document' AND NOT EXISTS (
+    ELSIF given ? 'group_by' AND given ->> 'group_by' NOT IN ('document', 'document_id') AND NOT EXISTS (
             SELECT FROM pgvec._columns(chunks) c WHERE c."column" = given ->> 'group_by' AND c.type <> 'text[]') THEN
         RAISE EXCEPTION 'cannot group by %', quote_literal(given ->> 'group_by')
             USING ERRCODE = 'PV005', HINT = format('By document, or by a typed column: %s. promote() makes a typed column of a metadata key.',
@@ -36,7 +38,8 @@ AS $$
     -- Fifty at a time: a function takes 100 arguments.
     SELECT coalesce('d.metadata || ' || string_agg(part.pairs, ' || '), 'd.metadata')
     FROM (SELECT format('jsonb_strip_nulls(jsonb_build_object(%s))', string_agg(format('%L, d.%I', c."column", c."column"), ', ')) AS pairs
-          FROM pgvec._columns(chunks) WITH ORDINALITY AS c ("column", type, position) GROUP BY (c.position - 1) / 50) part
+          FROM pgvec._columns(chunks) WITH ORDINALITY AS c ("column", type, position)
+          WHERE c."column" NOT IN (SELECT pgvec._promoted(chunks)) GROUP BY (c.position - 1) / 50) part
 $$;
 COMMENT ON FUNCTION pgvec._metadata_sql(regclass) IS 'The expression for what a hit shows as its metadata: typed columns and all else.';
 
@@ -128,13 +131,20 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     type_   text := CASE wanted.type WHEN 'bit' THEN 'bit varying' ELSE regexp_replace(pgvec._embedding_type(wanted.type, wanted.dimensions), '\(\d+\)', '') END;
+    -- Under cosine a vector without direction is at the distance NaN from everything, itself included.
+    lost_   text := CASE WHEN wanted.distance = 'cosine' AND wanted.type <> 'vector[]'
+                         THEN format('($1::%1$s %2$s $1::%1$s) = ''NaN''', type_, (pgvec._distance('cosine', wanted.type, wanted.dimensions)).operator) ELSE 'false' END;
     length_ text := CASE wanted.type WHEN 'bit' THEN 'length($1::bit varying)' WHEN 'sparsevec' THEN format('split_part(($1::%s)::text, ''/'', 2)::integer', type_)
                                      WHEN 'vector[]' THEN format('%I.vector_dims(($1::%s)[1])', pgvec._vector_schema(), type_)
                                      ELSE format('%I.vector_dims($1::%s)', pgvec._vector_schema(), type_) END;
     found   integer;
+    lost    boolean;
 BEGIN
+    IF query IS NULL THEN
+        RAISE EXCEPTION 'the query is NULL' USING ERRCODE = 'PV005', HINT = 'If it comes from a subquery, that found no row.';
+    END IF;
     BEGIN
-        EXECUTE 'SELECT ' || length_ INTO found USING query;
+        EXECUTE format('SELECT %s, %s', length_, lost_) INTO found, lost USING query;
     EXCEPTION WHEN cannot_coerce OR data_exception OR syntax_error THEN
         RAISE EXCEPTION 'the query cannot be read as a %: %', wanted.type, SQLERRM
             USING ERRCODE = 'PV005', HINT = format('Give a %s, or its text, as ''%s''.', wanted.type, CASE wanted.type
@@ -143,6 +153,9 @@ BEGIN
     IF found IS DISTINCT FROM wanted.dimensions THEN
         RAISE EXCEPTION 'the query has % dimensions, vector space % has %', coalesce(found::text, 'no'), quote_literal(wanted.name), wanted.dimensions
             USING ERRCODE = 'PV005';
+    END IF;
+    IF lost THEN
+        RAISE EXCEPTION 'the query is zero: it has no direction to compare' USING ERRCODE = 'PV005';
     END IF;
     -- In the type of the space: an implicit cast of the column would keep its index from being used.
     RETURN CASE WHEN format_type(pg_typeof(query), NULL) = type_ THEN parameter ELSE format('(%s::%s)', parameter, type_) END;

@@ -53,7 +53,6 @@ DECLARE
     examples text[] := ids || unlike;
     missing  text;
     query    text;
-    lost     boolean;
 BEGIN
     IF coalesce(cardinality(ids), 0) = 0 THEN
         RAISE EXCEPTION 'similar needs the id of at least one chunk' USING ERRCODE = 'PV005';
@@ -65,13 +64,6 @@ BEGIN
             USING ERRCODE = 'PV005', HINT = 'Ids are those of chunks, as searches return them.';
     END IF;
     EXECUTE pgvec._example_sql(owner, wanted, cardinality(ids) > 1, coalesce(cardinality(unlike), 0) > 0) INTO query USING ids, unlike;
-    IF cardinality(examples) > 1 THEN
-        EXECUTE format('SELECT ($1::%1$s %2$s $1::%1$s) = ''NaN''', pgvec._embedding_type(wanted.type, wanted.dimensions),
-                       (pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).operator) INTO lost USING query;
-        IF lost THEN
-            RAISE EXCEPTION 'the examples cancel each other out: their mean has no direction' USING ERRCODE = 'PV005';
-        END IF;
-    END IF;
     RETURN QUERY SELECT * FROM pgvec.search(collection, query, k, filter, space, ef_search, exact, oversampling, where_sql, parameters,
                                             exclude || examples, within, min_similarity, group_by, group_size, diversity);
 END $$;

@@ -37,7 +37,7 @@ DECLARE
     setting text := CASE target ->> 'method' WHEN 'hnsw' THEN 'ef_search' ELSE 'probes' END;
 BEGIN
     IF NOT (course -> 'many')::boolean THEN
-        RETURN format('Index not used: at most %s rows match, the gate. To compare them all is cheaper than to scan the index, and exact.', target -> 'gate');
+        RETURN format('Filter: at most %s rows match, the gate, so the index was not used. To compare them all is cheaper, and exact.', target -> 'gate');
     END IF;
     RETURN format('Filter: about %s %% of the rows match, %s. First look with %s = %s: %s', round(100 * (course -> 'share')::numeric, 1),
         CASE WHEN (target -> 'indexed')::boolean THEN format('more than the gate of %s', target -> 'gate')

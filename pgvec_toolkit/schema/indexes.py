@@ -78,7 +78,7 @@ def build(
         rows = _row_count(connection, space)
         _set_memory(connection, spec.build_memory(rows, form.vector_bytes))
         try:
-            with _build_progress(database, connection.info.backend_pid, f"building {name}", progress):
+            with build_progress(database, connection.info.backend_pid, f"building {name}", progress):
                 connection.execute(_create_statement(space, spec, form, name, rows, concurrently))
         except BaseException as error:
             _drop_invalid(database, space, name)
@@ -190,7 +190,7 @@ def _explained(error: psycopg.Error, name: str) -> Exception:
 
 
 @contextmanager
-def _build_progress(database: Pool, pid: int, description: str, show: bool | None) -> Iterator[None]:
+def build_progress(database: Pool, pid: int, description: str, show: bool | None) -> Iterator[None]:
     """Show pg_stat_progress_create_index of another session until the block ends."""
     finished = threading.Event()
     shown = 0.0

@@ -20,7 +20,7 @@ from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
 from pgvec_toolkit.pool import translated_errors
 from pgvec_toolkit.progress import progress_bar
 from pgvec_toolkit.schema.columns import sql_types
-from pgvec_toolkit.schema.indexes import _build_progress
+from pgvec_toolkit.schema.indexes import build_progress
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool
@@ -245,7 +245,7 @@ def _build_index(
         space.chunks, sql.Identifier(plan.hidden)
     )
     try:
-        with _build_progress(database, connection.info.backend_pid, f"indexing {key}", progress):
+        with build_progress(database, connection.info.backend_pid, f"indexing {key}", progress):
             connection.execute(statement)
     except psycopg.Error as error:
         raise IndexBuildError(

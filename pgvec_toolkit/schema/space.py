@@ -66,8 +66,10 @@ class Space:
         )
 
     def typed(self, database: Pool) -> dict[str, ColumnType]:
-        """Return the typed columns as they are loaded."""
-        return {name: column_type(type) for name, type in self.columns(database).items()}
+        """Return the typed columns that are loaded: not those that follow a metadata key (see schema/promote.py)."""
+        rows = database.fetch("SELECT pgvec._promoted(pgvec._relation($1, $2))::text", [self.schema, self.chunk_table])
+        promoted = {name for (name,) in rows}
+        return {name: column_type(type) for name, type in self.columns(database).items() if name not in promoted}
 
 
 def find(database: Pool, collection: str, space: str | None = None) -> Space:

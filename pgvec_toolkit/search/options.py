@@ -59,6 +59,8 @@ def check_options(k: int, options: Mapping[str, Any]) -> None:
         )
     if isinstance(k, bool) or not hasattr(k, "__index__") or not 1 <= k <= MOST_ROWS:
         raise ConfigurationError(f"k must be from 1 to {MOST_ROWS}, not {k}")
+    if options.get("parameters") is not None and options.get("where_sql") is None:
+        raise ConfigurationError("parameters are the values of where_sql: give that, too")
     if isinstance(options.get("exclude"), str):
         raise ConfigurationError("exclude is a list of ids, not one text")
 

@@ -375,7 +375,7 @@ def test_what_pgvec_search_runs(connection: psycopg.Connection) -> None:
     (text,) = connection.execute(f"SELECT replace(pgvec.search_sql('docs'), '$1', $${Q}$$)".encode()).fetchone() or (
         "",
     )
-    (found,) = findings(connection, text)
+    found, *_ = findings(connection, text)  # others are of the branch that answers when the scan ends short
     assert found.startswith("public.docs_dense is read through hnsw index")
     assert found.endswith("with settings that the statement makes itself.")
 
