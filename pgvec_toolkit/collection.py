@@ -7,16 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, Embedder
+from pgvec_toolkit.embed.registry import embedder_of, register
 from pgvec_toolkit.errors import (
     ConfigurationError,
-    EmbeddingError,
     TuningError,
 )
 from pgvec_toolkit.ingest.batch import Records, identifier
@@ -84,6 +83,10 @@ class Collection:
             raise ConfigurationError(
                 f"embedder {loaded.name} makes {loaded.dimensions} dimensions, not {dimensions}: leave dimensions out"
             )
+        if loaded is not None and type not in (None, "vector", "halfvec"):
+            raise ConfigurationError(
+                f"embedder {loaded.name} makes vectors of numbers: type is vector or halfvec, not {type}"
+            )
         with database.connection() as connection, connection.transaction():
             connection.execute(
                 "SELECT pgvec.create_collection(%s, %s::integer, distance => %s, columns => %s, language => %s, "
@@ -95,7 +98,7 @@ class Collection:
                     Jsonb(sql_types(columns)),
                     language,
                     schema,
-                    None if loaded is None else _register(connection, loaded),
+                    None if loaded is None else register(connection, loaded),
                     type,
                 ],
             )
@@ -127,22 +130,7 @@ class Collection:
     @cached_property
     def embedder(self) -> Embedder:
         """What turns text into vectors here; checked to be the one that the stored vectors were made with."""
-        if self._embedder is None and self.space.model is None:
-            raise EmbeddingError(
-                f"collection {self.name!r} was created without an embedder: give vectors, or open it with embedder=…"
-            )
-        embedder = self._embedder or embedding.load(str(self.space.model))
-        if self.space.model_fingerprint not in (None, embedding.fingerprint(embedder)):
-            raise EmbeddingError(
-                f"collection {self.name!r} holds vectors of {self.space.model}; embedder {embedder.name} has another "
-                "fingerprint (other weights, prompts or truncation), so its vectors cannot be compared with them"
-            )
-        if embedder.dimensions != self.space.dimensions:
-            raise EmbeddingError(
-                f"embedder {embedder.name} makes {embedder.dimensions} dimensions, "
-                f"the collection has {self.space.dimensions}"
-            )
-        return embedder
+        return embedder_of(self.space, self._embedder, self.name)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -500,27 +488,10 @@ class Collection:
                 raise ConfigurationError("the query is empty")
             if searched is not self.space:
                 raise ConfigurationError(f"a text cannot be embedded for vector space {space!r}: give a vector")
-            return embedding.checked(self.embedder.embed_query(query), (searched.dimensions,), self.embedder)
+            query = embedding.checked(self.embedder.embed_query(query), (searched.dimensions,), self.embedder)
         return vector_type(searched.type).query(query, searched.dimensions, searched.distance)
 
     def _given_queries(self, queries: Sequence[Query] | NDArray[Any], space: str | None) -> Queries:
         if isinstance(queries, str) or len(queries) == 0:
             raise ConfigurationError("queries is a list of at least one text or vector")
         return Queries.from_vectors([self._query(query, space) for query in queries])
-
-
-def _register(connection: psycopg.Connection[Any], embedder: Embedder) -> int:
-    """Return the id of the embedder's model in the registry, entered if it is new."""
-    row = connection.execute(
-        "INSERT INTO pgvec.models (name, fingerprint, dimensions, max_tokens, details) VALUES (%s, %s, %s, %s, %s) "
-        "ON CONFLICT (fingerprint) DO UPDATE SET name = excluded.name RETURNING id",
-        [
-            embedder.name,
-            embedding.fingerprint(embedder),
-            embedder.dimensions,
-            embedding.max_tokens(embedder),
-            Jsonb(getattr(embedder, "details", {})),
-        ],
-    ).fetchone()
-    assert row is not None
-    return int(row[0])

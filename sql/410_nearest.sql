@@ -54,12 +54,12 @@ AS $$
     FROM {vectors} v WHERE {condition} AND {settings} AND {not_excluded}
     ORDER BY {ordering} LIMIT {most}
   ), {name}_matches AS MATERIALIZED (
-    SELECT r.key, r.distance, r.depth, row_number() OVER (ORDER BY r.depth) AS nth
+    SELECT r.key, r.distance, r.depth
     FROM (SELECT r.key, r.distance, row_number() OVER () AS depth FROM {name}_rows r) r WHERE r.distance IS NOT NULL
   ), {name} AS MATERIALIZED (
     SELECT m.depth, m.depth IS NOT NULL AND {needed} <= 1.15 * (SELECT s.value FROM {setting} s) AS sufficed, {next} AS next
-    FROM (SELECT min(m.depth) FILTER (WHERE m.nth = {candidates}) AS depth,
-                 (count(*) + 0.5) / (1.0 + (SELECT count(*) FROM {name}_rows)) AS share FROM {name}_matches m) m, tuned t
+    FROM (SELECT (SELECT m.depth FROM {name}_matches m OFFSET {candidates} - 1 LIMIT 1) AS depth,
+                 ((SELECT count(*) FROM {name}_matches) + 0.5) / (1.0 + (SELECT count(*) FROM {name}_rows)) AS share) m, tuned t
   )$sql$, parts || jsonb_build_object('name', name))
 $$;
 COMMENT ON FUNCTION pgvec._look_sql(jsonb, text) IS
@@ -71,12 +71,11 @@ CREATE OR REPLACE FUNCTION pgvec._filtered_scan_sql(parts jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pgvec._render($sql$sample AS MATERIALIZED (
-    SELECT count(*) AS rows, count(*) FILTER (WHERE {predicate}) AS matching FROM {chunks} d
-    WHERE d.ctid = ANY (ARRAY(SELECT format('(%s,%s)', i::bigint * {pages} / 64, o)::tid FROM generate_series(0, 63) i, generate_series(1, 2) o))
+    SELECT count(*) AS rows, count(*) FILTER (WHERE {predicate}) AS matching FROM {chunks} d WHERE d.ctid = ANY ('{sampled}')
   ), matches AS MATERIALIZED (
     SELECT m.key FROM {some_matches} AS m (key)
   ), estimate AS MATERIALIZED (
-    SELECT greatest((s.matching + 0.5) / (s.rows + 1), {least_share}) AS share,
+    SELECT (s.matching + 2.0) / (s.rows + 4) AS share,
            NOT {indexed} OR (s.matching >= 4 AND s.matching > s.rows * 2 * {gate_share}) OR (SELECT count(*) FROM matches) > {gate} AS many
     FROM sample s
   ), setting AS MATERIALIZED (
@@ -98,10 +97,10 @@ AS $$
             'settings', pgvec._settings_sql(parts ->> 'method', 'further', 's.going_on', parts ->> 'query')), 'second_look')))
 $$;
 COMMENT ON FUNCTION pgvec._filtered_scan_sql(jsonb) IS
-'The filtered scan of an index, if more than gate rows match, or if only reading all rows would find them. The first two rows of 64 pages tell
-the share that matches, and so how far to look at first. That look shows at what depth the matches lie around this query. If the index was not
-searched well enough for that depth, it is looked into once more with what that depth needs, unless to compare all matches costs less: so
-no search costs much more than twice the cheaper way.';
+'The filtered scan of an index, if more than gate rows match, or if only reading all rows would find them. The first rows of 128 pages, evenly
+spaced, tell the share that matches, and so how far to look at first. That look shows at what depth the matches lie around this query. If the
+index was not searched well enough for that depth, it is looked into once more with what that depth needs, unless to compare all matches
+costs less: so no search costs much more than twice the cheaper way.';
 
 CREATE OR REPLACE FUNCTION pgvec._target(owner pgvec.collections, wanted pgvec.vector_spaces, options jsonb, k integer, beyond integer) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -157,12 +156,11 @@ CREATE OR REPLACE FUNCTION pgvec._search_cost(target jsonb, predicate text, opti
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    indexed    boolean := predicate IS NULL OR pgvec._is_indexed(target ->> 'chunks', predicate, options);
-    gate_share numeric := round((target -> 'gate')::numeric / (target -> 'rows')::numeric, 9);
+    indexed boolean := predicate IS NULL OR pgvec._is_indexed(target ->> 'chunks', predicate, options);
 BEGIN
     -- To read a chunk and look whether it matches costs about a third of fetching and comparing a vector.
     RETURN jsonb_build_object('indexed', indexed, 'search_in_rows', CASE WHEN indexed THEN 0 ELSE round((target -> 'rows')::numeric / 3) END,
-                              'gate_share', gate_share, 'least_share', CASE WHEN indexed THEN gate_share ELSE 0 END);
+                              'gate_share', round((target -> 'gate')::numeric / (target -> 'rows')::numeric, 9));
 END $$;
 COMMENT ON FUNCTION pgvec._search_cost(jsonb, text, jsonb) IS
 'Whether an index finds the matches, and what it costs to find all of them, in vectors compared.';
@@ -179,6 +177,7 @@ BEGIN
     RETURN pgvec._render(E'tuned AS MATERIALIZED (\n    SELECT {tuned} AS setting\n  ), ', parts) || CASE WHEN predicate IS NULL
         THEN pgvec._scan_sql(parts)
         ELSE pgvec._filtered_scan_sql(parts || jsonb_build_object('predicate', predicate,
+            'sampled', (SELECT array_agg(DISTINCT format('(%s,1)', i * (target -> 'pages')::bigint / 128)::tid)::text FROM generate_series(0, 127) i),
             'some_matches', pgvec._matching_sql(target ->> 'chunks', predicate, options, (target -> 'gate')::integer + 1))) END;
 END $$;
 COMMENT ON FUNCTION pgvec._scans_sql(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb, text, text) IS

@@ -37,7 +37,7 @@ from tests.integration.filter_oracle import (
     random_filter,
 )
 
-COUNT = int(os.environ.get("PGVEC_FUZZ", "1500"))
+COUNT = int(os.environ.get("PGVEC_FUZZ", "800"))
 SEED = int(os.environ.get("PGVEC_FUZZ_SEED", "0"))
 NASTY = [
     "'",
