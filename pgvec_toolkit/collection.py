@@ -292,7 +292,9 @@ class Collection:
             if page:
                 yield page
             if len(page) < k:
-                return
+                if page.stopped_by != "threshold":
+                    return
+                options["exact"] = True  # what the index overlooked within the threshold
             seen.extend(hit.id for hit in page)
 
     def maxsim(

@@ -88,14 +88,16 @@ LEFT JOIN pg_catalog.pg_class k ON k.oid = to_regclass(format('%I.%I', c.schema_
 COMMENT ON VIEW pgvec.spaces IS 'Every vector space of every collection, with its tables, model and estimated number of rows.';
 
 CREATE OR REPLACE FUNCTION pgvec._indexes(relation regclass, wanted pgvec.vector_spaces)
-RETURNS TABLE (oid oid, name name, method name, form text, options text[], valid boolean, usable boolean, dimensions integer)
+RETURNS TABLE (oid oid, name name, method name, form text, options text[], valid boolean, usable boolean, dimensions integer, lists integer,
+               shape text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT i.oid, i.relname, a.amname, shape.form, coalesce(i.reloptions, '{}'), x.indisvalid,
            x.indisvalid AND x.indpred IS NULL AND shape.form <> 'other'
                AND o.opcname = format('%s_%s_ops', t.typname, CASE shape.form WHEN 'binary' THEN 'hamming'
                                       ELSE (pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).suffix END),
-           CASE WHEN f.atttypmod > 0 THEN f.atttypmod ELSE wanted.dimensions END
+           CASE WHEN f.atttypmod > 0 THEN f.atttypmod ELSE wanted.dimensions END, built.lists,
+           shape.form || CASE shape.form WHEN 'prefix' THEN ' ' || f.atttypmod ELSE '' END || coalesce(' lists=' || built.lists, '')
     FROM pg_index x
     JOIN pg_class i ON i.oid = x.indexrelid
     JOIN pg_am a ON a.oid = i.relam
@@ -108,6 +110,7 @@ AS $$
                                     WHEN f.atttypmod < wanted.dimensions AND t.typname = wanted.type THEN 'prefix'
                                     WHEN f.atttypmod = wanted.dimensions AND t.typname = 'halfvec' THEN 'halfvec'
                                     ELSE 'other' END AS form) shape
+    CROSS JOIN LATERAL (SELECT CASE a.amname WHEN 'ivfflat' THEN coalesce((regexp_match(array_to_string(i.reloptions, ' '), 'lists=(\d+)'))[1]::integer, 100) END AS lists) built
     WHERE x.indrelid = relation AND a.amname IN ('hnsw', 'ivfflat')
     ORDER BY 7 DESC, array_position('{full,halfvec,prefix,binary}'::text[], shape.form), i.relname
 $$;

@@ -94,10 +94,11 @@ BEGIN
     END IF;
     state := CASE WHEN found IS NOT NULL THEN 'done' WHEN EXISTS (
         SELECT FROM pg_attribute a WHERE a.attrelid = relation AND a.attname = hidden AND format_type(a.atttypid, a.atttypmod) = wanted)
+        AND EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = relation AND starts_with(t.tgname, 'pgvec_promoted_' || pgvec._promote_name(key) || '_'))
         THEN 'begun' ELSE 'new' END;
 END $$;
 COMMENT ON FUNCTION pgvec._promote_plan(text, text, text) IS
-'What a promotion is to do, and how far it is: new, begun (the hidden column is there) or done; PV001, PV003, PV005, 42501 if it cannot be.';
+'What a promotion is to do, and how far it is: new, begun (the hidden column is there, and the triggers) or done; PV001, PV003, PV005, 42501 if it cannot be.';
 
 CREATE OR REPLACE FUNCTION pgvec._promote_drop(collection text, key text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

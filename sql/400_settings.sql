@@ -24,38 +24,38 @@ COMMENT ON FUNCTION pgvec._gate(integer, text, double precision, double precisio
 'The number of matching rows up to which a filtered search is answered exactly: where exact_us * matches, the cost of an exact answer,
 equals scan_us * setting * (rows / matches) ^ exponent, the cost of an index scan that finds as much.';
 
-CREATE OR REPLACE FUNCTION pgvec._profile(space_id integer, method text, form text, lists integer, k integer,
+CREATE OR REPLACE FUNCTION pgvec._profile(space_id integer, method text, shape text, lists integer, k integer,
                                           OUT setting integer, OUT oversampling double precision)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     -- Of profiles for another k the next larger will do; a smaller one is scaled up.
     SELECT ceil(p.setting * greatest(1.0, _profile.k::numeric / p.k)), p.oversampling INTO setting, oversampling
-    FROM pgvec.tuning_profiles p WHERE p.space_id = _profile.space_id AND p.index_method = method
+    FROM pgvec.tuning_profiles p WHERE p.space_id = _profile.space_id AND p.index_method = method AND p.index_shape = shape
     ORDER BY (p.k < _profile.k), abs(p.k - _profile.k) LIMIT 1;
     IF NOT FOUND THEN
-        oversampling := CASE form WHEN 'full' THEN 1 WHEN 'halfvec' THEN 1.5 ELSE 4 END;
+        oversampling := CASE split_part(shape, ' ', 1) WHEN 'full' THEN 1 WHEN 'halfvec' THEN 1.5 ELSE 4 END;
         setting := CASE method WHEN 'hnsw' THEN greatest(40, ceil(k * oversampling)) ELSE ceil(sqrt(coalesce(lists, 100))) END;
     END IF;
 END $$;
 COMMENT ON FUNCTION pgvec._profile(integer, text, text, integer, integer) IS
-'The setting (ef_search or probes) and the oversampling for k neighbours: tuned, or what is usual for the form of the index.';
+'The setting (ef_search or probes) and the oversampling for k neighbours: tuned for an index of this shape, or what is usual for its form.';
 
-CREATE OR REPLACE FUNCTION pgvec._tuned_sql(space_id integer, method text, k integer, otherwise integer, options jsonb) RETURNS text
+CREATE OR REPLACE FUNCTION pgvec._tuned_sql(space_id integer, method text, shape text, k integer, otherwise integer, options jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     -- The profile for this very k is read when the search runs: a new one reaches statements prepared before it.
     SELECT coalesce(options ->> 'ef_search',
-                    format('coalesce((SELECT p.setting FROM pgvec.tuning_profiles p WHERE p.space_id = %s AND p.index_method = %L AND p.k = %s), %s)',
-                           space_id, method, k, otherwise))
+                    format('coalesce((SELECT p.setting FROM pgvec.tuning_profiles p WHERE p.space_id = %s AND p.index_method = %L AND p.index_shape = %L AND p.k = %s), %s)',
+                           space_id, method, shape, k, otherwise))
 $$;
-COMMENT ON FUNCTION pgvec._tuned_sql(integer, text, integer, integer, jsonb) IS 'An expression for the setting that finds k neighbours: the given one, or the tuned one.';
+COMMENT ON FUNCTION pgvec._tuned_sql(integer, text, text, integer, integer, jsonb) IS 'An expression for the setting that finds k neighbours: the given one, or the tuned one.';
 
 CREATE OR REPLACE FUNCTION pgvec._setting_sql(target jsonb, depth text, options jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN options ? 'ef_search' THEN options ->> 'ef_search'
-        ELSE format('ceil(least(1e9, greatest(%1$s * power(greatest(1, %2$s / %3$s.0), %4$s), %5$s)))::integer', 't.setting', depth,
+        ELSE format('pg_catalog.ceil(least(1e9, greatest(%1$s * pg_catalog.power(greatest(1, %2$s / %3$s.0), %4$s), %5$s)))::integer', 't.setting', depth,
                     target ->> 'candidates', target ->> 'exponent',
                     -- An HNSW scan returns no more rows than its setting.
                     CASE target ->> 'method' WHEN 'hnsw' THEN depth ELSE '1' END) END
@@ -66,15 +66,15 @@ COMMENT ON FUNCTION pgvec._setting_sql(jsonb, text, jsonb) IS
 CREATE OR REPLACE FUNCTION pgvec._settings_sql(method text, relation text, going_on text, query text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pgvec._render($sql$(SELECT concat(set_config('{method}.{setting}', s.value::text, true),
-      set_config('{method}.iterative_scan', CASE WHEN {going_on} THEN 'relaxed_order' ELSE 'off' END, true){limits})
+    SELECT pgvec._render($sql$(SELECT pg_catalog.concat(pg_catalog.set_config('{method}.{setting}', s.value::text, true),
+      pg_catalog.set_config('{method}.iterative_scan', CASE WHEN {going_on} THEN 'relaxed_order' ELSE 'off' END, true){limits})
       FROM {relation} s WHERE ({query}) IS NOT NULL) IS NOT NULL$sql$,
         jsonb_build_object('method', method, 'setting', CASE method WHEN 'hnsw' THEN 'ef_search' ELSE 'probes' END,
                            'relation', relation, 'going_on', going_on, 'query', query,
                            -- How far it goes on the LIMIT says.
                            'limits', CASE WHEN going_on = 'false' THEN '' WHEN method = 'hnsw' THEN
-                               ', set_config(''hnsw.max_scan_tuples'', ''2147483647'', true), set_config(''hnsw.scan_mem_multiplier'', ''1000'', true)'
-                               ELSE ', set_config(''ivfflat.max_probes'', ''32768'', true)' END))
+                               ', pg_catalog.set_config(''hnsw.max_scan_tuples'', ''2147483647'', true), pg_catalog.set_config(''hnsw.scan_mem_multiplier'', ''1000'', true)'
+                               ELSE ', pg_catalog.set_config(''ivfflat.max_probes'', ''32768'', true)' END))
 $$;
 COMMENT ON FUNCTION pgvec._settings_sql(text, text, text, text) IS
 'A condition that is always true and, evaluated once before the index scan it guards, applies its settings: value, of the relation, and whether it

@@ -43,11 +43,13 @@ CREATE OR REPLACE FUNCTION pgvec._is_indexed(chunks text, predicate text, option
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off
 AS $$
 DECLARE
-    plan json;
+    plan jsonb;
 BEGIN
-    EXECUTE format('EXPLAIN (FORMAT JSON) SELECT d.key FROM %s d WHERE %s', chunks, predicate) INTO plan
-        USING NULL::text, options -> 'filter', NULL::jsonb;
-    RETURN plan::text NOT LIKE '%"Seq Scan"%';
+    -- A subquery for $3, which is not known yet: of NULL itself the planner would make a condition that is never true.
+    EXECUTE format('EXPLAIN (FORMAT JSON) SELECT d.key FROM %s d WHERE %s', chunks, regexp_replace(predicate, '\$3\M', '(SELECT NULL::jsonb)', 'g')) INTO plan
+        USING NULL::text, options -> 'filter';
+    RETURN NOT jsonb_path_exists(plan, '$.** ? (@."Alias" == "d" && (@."Node Type" == "Seq Scan"
+                                        || @."Node Type" like_regex "^Index" && !exists(@."Index Cond")))');
 END $$;
 COMMENT ON FUNCTION pgvec._is_indexed(text, text, jsonb) IS 'Whether an index can find the matching rows, or whether all have to be read: the planner knows.';
 

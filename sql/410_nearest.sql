@@ -14,19 +14,21 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     vector_schema text := quote_ident(pgvec._vector_schema());
+    parts         jsonb := jsonb_build_object('schema', vector_schema, 'dimensions', dimensions, 'type', wanted.type);
     operator      text := (pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).operator;
     -- What an index holds of a vector; the query is brought into the same form, and so into the type that the index knows.
     indexed       text := CASE form
-        WHEN 'full'    THEN '%s'
-        WHEN 'halfvec' THEN '(%s::' || format('%s.halfvec(%s))', vector_schema, dimensions)
-        WHEN 'binary'  THEN format('(%s.binary_quantize(', vector_schema) || '%s' || format(')::bit(%s))', dimensions)
-        WHEN 'prefix'  THEN format('(%s.subvector(', vector_schema) || '%s' || format(', 1, %s)::%s.%s(%s))', dimensions, vector_schema, wanted.type, dimensions)
+        WHEN 'full'    THEN '{vector}'
+        WHEN 'halfvec' THEN '({vector}::{schema}.halfvec({dimensions}))'
+        WHEN 'binary'  THEN '({schema}.binary_quantize({vector})::bit({dimensions}))'
+        WHEN 'prefix'  THEN '({schema}.subvector({vector}, 1, {dimensions})::{schema}.{type}({dimensions}))'
         END;
 BEGIN
     IF form = 'binary' THEN
         operator := format('OPERATOR(%s.<~>)', vector_schema);
     END IF;
-    RETURN format(indexed, 'v.embedding') || ' ' || operator || ' ' || format(indexed, query);
+    RETURN pgvec._render(indexed, parts || '{"vector": "v.embedding"}') || ' ' || operator || ' '
+           || pgvec._render(indexed, parts || jsonb_build_object('vector', query));
 END $$;
 COMMENT ON FUNCTION pgvec._candidate_sql(pgvec.vector_spaces, text, integer, text) IS 'The expression by which an index of some form is ordered.';
 
@@ -44,7 +46,7 @@ AS $$
   )$sql$, parts || jsonb_build_object('settings', pgvec._settings_sql(parts ->> 'method', 'setting', 'true', parts ->> 'query')))
 $$;
 COMMENT ON FUNCTION pgvec._scan_sql(jsonb) IS
-'The unfiltered scan of an index. It goes on until it has all candidates: what it meets in between are dead rows only.';
+'The unfiltered scan of an index. It goes on until it has all candidates: what it meets in between are dead rows, and excluded ones.';
 
 CREATE OR REPLACE FUNCTION pgvec._look_sql(parts jsonb, name text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -71,7 +73,7 @@ CREATE OR REPLACE FUNCTION pgvec._filtered_scan_sql(parts jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT pgvec._render($sql$sample AS MATERIALIZED (
-    SELECT count(*) AS rows, count(*) FILTER (WHERE {predicate}) AS matching FROM {chunks} d WHERE d.ctid = ANY ('{sampled}')
+    SELECT {drawn} AS rows, count(*) FILTER (WHERE {predicate}) AS matching FROM {chunks} d WHERE d.ctid = ANY ('{sampled}')
   ), matches AS MATERIALIZED (
     SELECT m.key FROM {some_matches} AS m (key)
   ), estimate AS MATERIALIZED (
@@ -115,19 +117,18 @@ DECLARE
     candidates integer;
     tuned      text;
 BEGIN
-    SELECT i.method::text, i.form, i.dimensions, (regexp_match(array_to_string(i.options, ' '), 'lists=(\d+)'))[1]::integer AS lists
-    INTO index FROM pgvec._indexes(vectors::regclass, wanted) i WHERE i.usable LIMIT 1;
+    SELECT i.method::text, i.form, i.dimensions, i.lists, i.shape INTO index FROM pgvec._indexes(vectors::regclass, wanted) i WHERE i.usable LIMIT 1;
     IF NOT FOUND OR (options -> 'exact')::boolean THEN
         RETURN NULL;
     END IF;
-    profile := pgvec._profile(wanted.id, index.method, index.form, index.lists, k);
+    profile := pgvec._profile(wanted.id, index.method, index.shape, index.lists, k);
     costs := pgvec._costs(wanted.id, index.method);
     candidates := beyond + ceil(k * coalesce((options ->> 'oversampling')::double precision, profile.oversampling));
-    tuned := pgvec._tuned_sql(wanted.id, index.method, k, profile.setting, options);
+    tuned := pgvec._tuned_sql(wanted.id, index.method, index.shape, k, profile.setting, options);
     RETURN jsonb_build_object('chunks', format('%I.%I', owner.schema_name, owner.table_name), 'vectors', vectors, 'rows', rows::bigint, 'pages', pages,
-        'method', index.method, 'form', index.form, 'dimensions', index.dimensions, 'candidates', candidates,
+        'method', index.method, 'form', index.form, 'shape', index.shape, 'setting', profile.setting, 'dimensions', index.dimensions, 'candidates', candidates,
         'most', 5000,
-        'largest', CASE index.method WHEN 'hnsw' THEN 1000 ELSE coalesce(index.lists, 100) END,
+        'largest', CASE index.method WHEN 'hnsw' THEN 1000 ELSE index.lists END,
         'gate', least(rows, pgvec._gate(wanted.id, index.method, profile.setting, rows))::integer,
         'step_in_rows', round((costs.scan_us / costs.exact_us)::numeric, 6),
         'tuned', tuned, 'exponent', round(costs.exponent::numeric, 4));
@@ -178,6 +179,8 @@ BEGIN
         THEN pgvec._scan_sql(parts)
         ELSE pgvec._filtered_scan_sql(parts || jsonb_build_object('predicate', predicate,
             'sampled', (SELECT array_agg(DISTINCT format('(%s,1)', i * (target -> 'pages')::bigint / 128)::tid)::text FROM generate_series(0, 127) i),
+            -- What a policy hides was drawn, too.
+            'drawn', CASE WHEN row_security_active(target ->> 'chunks') THEN least(128, (target -> 'pages')::integer)::text ELSE 'count(*)' END,
             'some_matches', pgvec._matching_sql(target ->> 'chunks', predicate, options, (target -> 'gate')::integer + 1))) END;
 END $$;
 COMMENT ON FUNCTION pgvec._scans_sql(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb, text, text) IS

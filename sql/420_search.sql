@@ -227,6 +227,9 @@ DECLARE
     wanted pgvec.vector_spaces := pgvec._space(collection, space);
     cast_  text;
 BEGIN
+    IF array_ndims(queries) > 1 THEN
+        RAISE EXCEPTION 'queries is an array of vectors, not of numbers' USING ERRCODE = 'PV005', HINT = 'As ARRAY[''[1,0]'', ''[0,1]''].';
+    END IF;
     FOR query IN 1 .. coalesce(cardinality(queries), 0) LOOP
         cast_ := pgvec._query_sql(wanted, queries[query], 'q.query');
     END LOOP;
@@ -235,7 +238,7 @@ BEGIN
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT q.position::integer, h.* FROM (SELECT %s AS query, q.position FROM unnest($1) WITH ORDINALITY q (query, position) OFFSET 0) q '
-        'CROSS JOIN LATERAL (%s) h ORDER BY q.position, h.rank, h.distance', coalesce(cast_, 'q.query'),
+        'CROSS JOIN LATERAL (%s) h ORDER BY q.position, h.rank, h.distance', cast_,
         pgvec.search_sql(collection, k, filter, space, ef_search, exact, oversampling, where_sql, exclude, within, min_similarity,
                          group_by, group_size, diversity, 'q.query'))
         USING queries, filter, parameters, exclude, coalesce(within, min_similarity);

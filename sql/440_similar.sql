@@ -7,8 +7,8 @@ DECLARE
     vector_schema text := quote_ident(pgvec._vector_schema());
     -- Directions are averaged, where only they count.
     each     text := CASE wanted.distance WHEN 'cosine' THEN format('%s.l2_normalize(v.embedding)', vector_schema) ELSE 'v.embedding' END;
-    examples text := format('SELECT %%s FROM %I.%I d JOIN %I.%I v ON v.key = d.key WHERE d.id = ANY (%%s)',
-                            owner.schema_name, owner.table_name, owner.schema_name, wanted.table_name);
+    examples text := replace(replace(format('SELECT @ FROM %I.%I d JOIN %I.%I v ON v.key = d.key WHERE d.id = ANY (@)',
+                                    owner.schema_name, owner.table_name, owner.schema_name, wanted.table_name), '%', '%%'), '@', '%s');
     average  text := format('%s.avg(%s)', vector_schema, each);
 BEGIN
     IF NOT several AND NOT unlike THEN

@@ -22,10 +22,10 @@ BEGIN
     RETURN format('Index %I (%s, %s%s), %s = %s: %s.', index.name, index.method, index.form,
         CASE WHEN (target -> 'candidates')::integer > (options -> 'k')::integer THEN format(', rescoring %s candidates', target -> 'candidates') END,
         CASE index.method WHEN 'hnsw' THEN 'hnsw.ef_search' ELSE 'ivfflat.probes' END,
-        (pgvec._profile(wanted.id, index.method, index.form, NULL, (options -> 'k')::integer)).setting,
+        target -> 'setting',
         CASE WHEN options ? 'ef_search' THEN 'but the search was given ' || (options ->> 'ef_search') ELSE coalesce(
             (SELECT format('tuned for recall %s at k = %s, measured %s', p.target_recall, p.k, round(p.recall::numeric, 3)) FROM pgvec.tuning_profiles p
-             WHERE p.space_id = wanted.id AND p.index_method = index.method ORDER BY (p.k < (options -> 'k')::integer), abs(p.k - (options -> 'k')::integer) LIMIT 1),
+             WHERE p.space_id = wanted.id AND p.index_method = index.method AND p.index_shape = index.shape ORDER BY (p.k < (options -> 'k')::integer), abs(p.k - (options -> 'k')::integer) LIMIT 1),
             'not tuned, so its recall is unknown. Run pgvec tune') END);
 END $$;
 COMMENT ON FUNCTION pgvec._index_finding(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb) IS 'Which index a search uses, or why it uses none.';
@@ -75,9 +75,9 @@ DECLARE
     query_    text := pgvec._query_sql(wanted, query);
     statement text := pgvec.search_sql(collection, k, filter, space, ef_search, exact, oversampling, where_sql, exclude, within, min_similarity,
                                        group_by, group_size, diversity, query_);
-    options   jsonb := jsonb_strip_nulls(jsonb_build_object('k', k, 'ef_search', ef_search, 'exact', nullif(exact, false), 'oversampling', oversampling,
-                                         'where_sql', where_sql, 'exclude', CASE WHEN exclude IS NOT NULL THEN true END))
-                       || CASE WHEN filter IS NULL THEN '{}' ELSE jsonb_build_object('filter', filter) END;
+    options   jsonb := pgvec._options(pgvec._relation(owner.schema_name, owner.table_name), jsonb_build_object(
+                           'k', k, 'filter', filter, 'ef_search', ef_search, 'exact', nullif(exact, false), 'oversampling', oversampling,
+                           'where_sql', where_sql, 'exclude', CASE WHEN exclude IS NOT NULL THEN true END));
     target    jsonb := pgvec._target(owner, wanted, options, k, 0);
     predicate text := pgvec._predicate_sql(pgvec._relation(owner.schema_name, owner.table_name), options);
     course    jsonb;
@@ -99,5 +99,5 @@ END $$;
 COMMENT ON FUNCTION pgvec.explain(text, anycompatible, integer, jsonb, text, integer, boolean, double precision, text, jsonb, text[],
                                   double precision, double precision, text, integer, double precision) IS
 'Run a search (parameters as in pgvec.search) and return its plan; below it which index it used and with which setting, or why none, and, with
-a filter, which way it went and why. For statements of your own there is pgvec.explain_sql.
+a filter, which way its index scans go and why (they are run once more for that). For statements of your own there is pgvec.explain_sql.
 Example: SELECT * FROM pgvec.explain(''docs'', ''[...]'', k => 3, filter => ''{"section": "security"}'');';

@@ -19,7 +19,19 @@ ALTER TABLE pgvec.vector_spaces ADD CONSTRAINT vector_spaces_type_check
     CHECK (type IN ('vector', 'halfvec', 'sparsevec', 'bit', 'vector[]'));
 
 ALTER TABLE pgvec.tuning_profiles
-    ADD COLUMN oversampling double precision NOT NULL DEFAULT 1 CHECK (oversampling >= 1);
+    ADD COLUMN oversampling double precision NOT NULL DEFAULT 1 CHECK (oversampling >= 1),
+    ADD COLUMN index_shape text NOT NULL DEFAULT 'full';
+
+COMMENT ON COLUMN pgvec.tuning_profiles.index_shape IS
+'Of the index that was tuned: its form, dimensions of a prefix, lists. Of another index the profile says nothing.';
+UPDATE pgvec.tuning_profiles p SET index_shape = 'full lists=' || coalesce(
+    (SELECT (regexp_match(array_to_string(i.reloptions, ' '), 'lists=(\\d+)'))[1]
+     FROM pgvec.vector_spaces s JOIN pgvec.collections c ON c.id = s.collection_id
+     JOIN pg_catalog.pg_index x ON x.indrelid = to_regclass(format('%I.%I', c.schema_name, s.table_name))
+     JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
+     JOIN pg_catalog.pg_am a ON a.oid = i.relam AND a.amname = 'ivfflat'
+     WHERE s.id = p.space_id LIMIT 1), '100')
+WHERE p.index_method = 'ivfflat';
 
 CREATE TABLE pgvec.calibrations (
     space_id      integer PRIMARY KEY REFERENCES pgvec.vector_spaces ON DELETE CASCADE,
@@ -35,6 +47,17 @@ COMMENT ON TABLE pgvec.calibrations IS
 exact_us: one vector fetched and compared, cached (exact_cold_us: at the first touch). scan_us: one step of the index
 setting (ef_search, probes). exponent: to find the first d neighbours as well as the first k takes (d / k) ^ exponent
 times the setting.';
+"""
+
+# Who may read the catalogue may read its new table: every search does.
+GRANTS = """
+DO $$ DECLARE reader record; BEGIN
+    FOR reader IN SELECT DISTINCT a.grantee FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+                  WHERE c.oid = 'pgvec.tuning_profiles'::regclass AND a.privilege_type = 'SELECT' LOOP
+        EXECUTE format('GRANT SELECT ON pgvec.calibrations TO %s',
+                       CASE reader.grantee WHEN 0 THEN 'PUBLIC' ELSE reader.grantee::regrole::text END);
+    END LOOP;
+END $$;
 """
 
 # Functions whose signatures this version changes: OR REPLACE would leave the old ones beside the new.
@@ -60,7 +83,7 @@ END $$;
 
 BACK = """
 DROP TABLE pgvec.calibrations;
-ALTER TABLE pgvec.tuning_profiles DROP COLUMN oversampling;
+ALTER TABLE pgvec.tuning_profiles DROP COLUMN oversampling, DROP COLUMN index_shape;
 ALTER TABLE pgvec.vector_spaces DROP CONSTRAINT vector_spaces_type_check;
 ALTER TABLE pgvec.vector_spaces ADD CONSTRAINT vector_spaces_type_check
     CHECK (type IN ('vector', 'halfvec', 'sparsevec', 'bit'));
@@ -71,6 +94,7 @@ DELETE FROM pgvec.run_always_sql;
 def upgrade() -> None:
     op.execute(DROP_CHANGED)
     op.execute(TABLES)
+    op.execute(GRANTS)
 
 
 def downgrade() -> None:

@@ -20,7 +20,8 @@ class Hit:
         distance: straight from the operator; smaller is nearer.
         similarity: bigger is nearer. 1 - distance for cosine and jaccard, 1 / (1 + distance) for l2 and l1, the
             inner product itself for inner_product, the share of equal bits for hamming.
-        score: what the hits are ranked by: the similarity; with diversity, the marginal relevance.
+        score: what the hits are ranked by: the similarity; with diversity, the marginal relevance; of maxsim its sum,
+            None for a chunk without vectors to rescore.
         rank: 1 for the first; of groups, that of the group.
     """
 
@@ -30,7 +31,7 @@ class Hit:
     metadata: dict[str, Any]
     distance: float
     similarity: float
-    score: float
+    score: float | None
     rank: int
 
     def to_dict(self) -> dict[str, Any]:

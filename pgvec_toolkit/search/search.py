@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # The gate follows the table's size, and an index may appear: a text is asked for again after this many seconds.
 _TEXT_LIFETIME = 60.0
+_MOST_TEXTS = 500
 _COLUMNS = "id, document_id, text, metadata, distance, similarity, score, rank, stopped_by"
 
 
@@ -135,6 +136,8 @@ class Searcher:
         now = time.monotonic()
         text, fetched = self._texts.get(key, (b"", 0.0))
         if not text or now - fetched > _TEXT_LIFETIME:
+            if len(self._texts) >= _MOST_TEXTS:
+                self._texts.clear()
             text = self.text(connection, k, filter, options).encode()
             self._texts[key] = (text, now)
         return text

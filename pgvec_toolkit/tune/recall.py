@@ -126,15 +126,17 @@ def found_distances(
     return found
 
 
-def nearest_sql(connection: Connection, collection: str, k: int, *, space: str | None = None, **options: Any) -> str:
-    """Return the statement that finds (key, distance, exact) of the k nearest.
+def nearest_sql(
+    connection: Connection, collection: str, k: int, *, beyond: int = 0, space: str | None = None, **options: Any
+) -> str:
+    """Return the statement that finds (key, distance, exact) of the k nearest, and some beyond, as a search for k does.
 
     Options that are not None decide its text: filter, ef_search, oversampling, exact.
     """
     given = {name: value for name, value in options.items() if value is not None}
     row = connection.execute(
-        "SELECT pgvec._nearest_sql(pgvec._collection(%s), pgvec._space(%s, %s), %s, %s::integer)",
-        [collection, collection, space, Jsonb(given), k],
+        "SELECT pgvec._nearest_sql(pgvec._collection(%s), pgvec._space(%s, %s), %s, %s::integer, %s::integer)",
+        [collection, collection, space, Jsonb(given), k, beyond],
     ).fetchone()
     assert row is not None
     return str(row[0])

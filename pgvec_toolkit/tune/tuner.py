@@ -124,7 +124,8 @@ class Tuner:
         statement = measuring.nearest_sql(
             self.connection,
             self.collection,
-            self.k + 1,
+            self.k,
+            beyond=int((self.queries.own_keys >= 0).any()),  # a stored row finds itself
             space=self.space.name,
             ef_search=setting,
             oversampling=oversampling,
@@ -204,7 +205,7 @@ def tune(
         queries=len(tuning.queries),
         trials=tuple(sorted(tuning.trials.values(), key=lambda trial: (trial.oversampling, trial.setting))),
     )
-    _store(connection, space.id, profile)
+    _store(connection, collection, space, profile)
     _calibrate(connection, tuning, check, deep_truth[halves[0]])
     return profile
 
@@ -255,7 +256,7 @@ def _tunable(collection: str, indexes: Sequence[Index]) -> tuple[Index, int]:
     return index, int(dict(option.split("=") for option in index.options).get("lists", "100"))
 
 
-def _store(connection: Connection, space_id: int, profile: TuningProfile) -> None:
+def _store(connection: Connection, collection: str, space: Space, profile: TuningProfile) -> None:
     """Store a profile; searches read it from then on, those already prepared too."""
     evidence = {
         "queries": profile.queries,
@@ -267,19 +268,25 @@ def _store(connection: Connection, space_id: int, profile: TuningProfile) -> Non
     }
     connection.execute(
         "INSERT INTO pgvec.tuning_profiles"
-        " (space_id, index_method, k, target_recall, setting, oversampling, recall, evidence)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (space_id, index_method, k) DO UPDATE SET"
+        " (space_id, index_method, index_shape, k, target_recall, setting, oversampling, recall, evidence)"
+        " SELECT %s, i.method, i.shape, %s::integer, %s::float8, %s::integer, %s::float8, %s::float8, %s::jsonb"
+        " FROM pgvec._indexes(pgvec._relation(%s, %s), pgvec._space(%s, %s)) i WHERE i.usable LIMIT 1"
+        " ON CONFLICT (space_id, index_method, k) DO UPDATE SET"
         " target_recall = excluded.target_recall, setting = excluded.setting, oversampling = excluded.oversampling,"
+        " index_shape = excluded.index_shape,"
         " recall = excluded.recall, evidence = excluded.evidence, tuned_at = now()",
         [
-            space_id,
-            profile.index_method,
+            space.id,
             profile.k,
             profile.target_recall,
             profile.setting,
             profile.oversampling,
             profile.recall,
             Jsonb(evidence),
+            space.schema,
+            space.vector_table,
+            collection,
+            space.name,
         ],
     )
 

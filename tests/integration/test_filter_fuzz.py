@@ -1,6 +1,6 @@
 """Random filters, most of them odd: each runs and finds what it should, or is a FilterError; none does any harm.
 
-PGVEC_FUZZ says how many (1,500), PGVEC_FUZZ_SEED where they start.
+PGVEC_FUZZ says how many (800), PGVEC_FUZZ_SEED where they start.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.schema import migrate
+from tests.conftest import random_vectors
 from tests.integration.search_oracle import K, distances_to, ids, literal, load, vector_schema, without_seqscan
 
 Vectors = Callable[..., NDArray[np.float32]]
@@ -162,3 +164,47 @@ def test_the_extension_may_live_in_any_schema(empty_dsn: str, vectors: Vectors, 
         assert docs.recall(queries=stored[:30]).recall > 0.9
         docs.upsert([{"id": "3", "vector": -stored[3]}])
         assert ids(docs.search(-stored[3], 1)) == [3]
+
+
+@pytest.mark.parametrize("share", [0.5, 0.002])
+def test_a_policy_filters_without_starving(db: Database, connection: psycopg.Connection, share: float) -> None:
+    """What row-level security hides is left out while the index is looked into, not afterwards."""
+    stored = random_vectors(5000, 16)
+    docs = db.create_collection("docs", dimensions=16, columns={"tenant": int})
+    tenants = (np.random.default_rng(1).random(5000) < share).astype(int)
+    docs.upsert({"id": [str(n) for n in range(5000)], "vector": stored, "tenant": tenants.tolist()})
+    docs.create_index()
+    role = f"pgvec_tenant_{os.getpid()}_{int(1000 * share)}"
+    connection.execute(f"CREATE ROLE {role}".encode())
+    try:
+        connection.execute(f"GRANT USAGE ON SCHEMA pgvec TO {role}".encode())
+        connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA pgvec, public TO {role}".encode())
+        connection.execute("ALTER TABLE docs ENABLE ROW LEVEL SECURITY")
+        connection.execute("CREATE POLICY own ON docs USING (tenant = 1)")
+        connection.execute(f"SET ROLE {role}".encode())
+        visible = [str(n) for n in np.flatnonzero(tenants)]
+        for query in stored[:8]:
+            rows = connection.execute(
+                "SELECT id, stopped_by FROM pgvec.search('docs', %s, 10)", [str(query.tolist())]
+            ).fetchall()
+            assert len(rows) == min(10, len(visible))
+            assert {id for id, _ in rows} <= set(visible)
+            assert {why for _, why in rows} == {"k" if len(visible) >= 10 else "complete"}
+    finally:
+        connection.execute("RESET ROLE")
+        connection.execute(f"DROP OWNED BY {role}".encode())
+        connection.execute(f"DROP ROLE {role}".encode())
+
+
+def test_a_profile_does_not_outlive_its_index(db: Database, connection: psycopg.Connection) -> None:
+    docs = db.create_collection("docs", dimensions=16)
+    docs.upsert({"id": [str(n) for n in range(2000)], "vector": random_vectors(2000, 16)})
+    docs.create_index()
+    docs.tune(0.9, progress=False)
+    before = connection.execute("SELECT pgvec.explain('docs', %s)", [str([0.5] * 16)]).fetchall()[-1][0]
+    assert "tuned for recall 0.9" in before
+    connection.execute("DROP INDEX docs_dense_hnsw")
+    connection.execute("CREATE INDEX ON docs_dense USING hnsw ((binary_quantize(embedding)::bit(16)) bit_hamming_ops)")
+    after = connection.execute("SELECT pgvec.explain('docs', %s)", [str([0.5] * 16)]).fetchall()[-1][0]
+    assert "binary, rescoring 40 candidates" in after
+    assert "not tuned" in after
