@@ -132,7 +132,7 @@ def check_searches(dsn: str) -> None:
 def catalogue(dsn: str) -> list[Any]:
     """All that the catalogue holds, but for what 0002 adds."""
     return [
-        _query(dsn, f"SELECT to_jsonb(t) - '{oversampling,index_shape}'::text[] FROM pgvec.{table} t ORDER BY 1")
+        _query(dsn, f"SELECT to_jsonb(t) - ARRAY['oversampling', 'index_shape'] FROM pgvec.{table} t ORDER BY 1")
         for table in ("models", "collections", "vector_spaces", "tuning_profiles", "ledger")
     ]
 
