@@ -32,6 +32,20 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec._options(regclass, jsonb) IS 'The options of a search that are given, checked; PV005 says which is wrong.';
 
+CREATE OR REPLACE FUNCTION pgvec._searched_space(collection text, space text) RETURNS pgvec.vector_spaces
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    wanted pgvec.vector_spaces := pgvec._space(collection, space);
+BEGIN
+    IF wanted.type = 'vector[]' THEN
+        RAISE EXCEPTION 'vector space % holds several vectors a chunk, and no index orders them', quote_literal(wanted.name)
+            USING ERRCODE = 'PV005', HINT = 'Search another space and rescore with this one: pgvec.maxsim_search(...).';
+    END IF;
+    RETURN wanted;
+END $$;
+COMMENT ON FUNCTION pgvec._searched_space(text, text) IS 'The catalogue row of a space that a search can be in; PV001 if there is none, PV005 if it is for rescoring.';
+
 CREATE OR REPLACE FUNCTION pgvec._metadata_sql(chunks regclass) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -73,10 +87,6 @@ DECLARE
     similarity text := format((pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).similarity, 'n.distance');
     shaped     boolean := options ?| '{group_by,diversity,maxsim_space}';
 BEGIN
-    IF wanted.type = 'vector[]' THEN
-        RAISE EXCEPTION 'vector space % holds several vectors a chunk, and no index orders them', quote_literal(wanted.name)
-            USING ERRCODE = 'PV005', HINT = 'Search another space and rescore with this one: pgvec.maxsim_search(...).';
-    END IF;
     RETURN format($sql$WITH %1$s
 SELECT d.id, d.document_id, d.text, %2$s AS metadata, n.distance, %3$s AS similarity, %4$s AS score, %5$s AS rank,
        CASE WHEN %6$s >= %7$s THEN 'k' WHEN bool_and(n.exact) OVER () THEN 'complete' ELSE 'threshold' END AS stopped_by
@@ -113,7 +123,7 @@ AS $$
 DECLARE
     owner pgvec.collections := pgvec._collection(collection);
 BEGIN
-    RETURN pgvec._search_sql(owner, pgvec._space(collection, space), query, pgvec._options(pgvec._relation(owner.schema_name, owner.table_name),
+    RETURN pgvec._search_sql(owner, pgvec._searched_space(collection, space), query, pgvec._options(pgvec._relation(owner.schema_name, owner.table_name),
         jsonb_build_object('k', k, 'filter', filter, 'ef_search', ef_search, 'exact', nullif(exact, false), 'oversampling', oversampling,
                            'where_sql', where_sql, 'exclude', CASE WHEN exclude IS NOT NULL THEN true END, 'within', within,
                            'min_similarity', min_similarity, 'group_by', group_by, 'group_size', group_size, 'diversity', diversity)));
@@ -186,7 +196,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN QUERY EXECUTE pgvec.search_sql(collection, k, filter, space, ef_search, exact, oversampling, where_sql, exclude, within, min_similarity,
-                                          group_by, group_size, diversity, pgvec._query_sql(pgvec._space(collection, space), query))
+                                          group_by, group_size, diversity, pgvec._query_sql(pgvec._searched_space(collection, space), query))
         USING query, filter, parameters, exclude, coalesce(within, min_similarity);
 END $$;
 COMMENT ON FUNCTION pgvec.search(text, anycompatible, integer, jsonb, text, integer, boolean, double precision, text, jsonb, text[],
@@ -224,7 +234,7 @@ CREATE OR REPLACE FUNCTION pgvec.search_many(
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    wanted pgvec.vector_spaces := pgvec._space(collection, space);
+    wanted pgvec.vector_spaces := pgvec._searched_space(collection, space);
     cast_  text;
 BEGIN
     IF array_ndims(queries) > 1 THEN

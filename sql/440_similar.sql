@@ -49,7 +49,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     owner    pgvec.collections := pgvec._collection(collection);
-    wanted   pgvec.vector_spaces := pgvec._space(collection, space);
+    wanted   pgvec.vector_spaces := pgvec._searched_space(collection, space);
     examples text[] := ids || unlike;
     missing  text;
     query    text;

@@ -46,7 +46,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     owner  pgvec.collections := pgvec._collection(collection);
-    wanted pgvec.vector_spaces := pgvec._space(collection, first_space);
+    wanted pgvec.vector_spaces := pgvec._searched_space(collection, first_space);
     scored pgvec.vector_spaces := pgvec._space(collection, space);
 BEGIN
     IF scored.type <> 'vector[]' THEN

@@ -71,7 +71,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     owner     pgvec.collections := pgvec._collection(collection);
-    wanted    pgvec.vector_spaces := pgvec._space(collection, space);
+    wanted    pgvec.vector_spaces := pgvec._searched_space(collection, space);
     query_    text := pgvec._query_sql(wanted, query);
     statement text := pgvec.search_sql(collection, k, filter, space, ef_search, exact, oversampling, where_sql, exclude, within, min_similarity,
                                        group_by, group_size, diversity, query_);

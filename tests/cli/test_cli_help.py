@@ -19,7 +19,7 @@ from tests.cli.outcome import Run
 COMMANDS = {
     *("demo", "up", "down", "status", "migrate", "psql", "ingest", "search", "delete", "tune", "recall"),
     *("similar", "explain", "calibrate"),
-    *("collection create", "collection list", "collection show", "collection drop"),
+    *("collection create", "collection list", "collection promote", "collection show", "collection drop"),
     *("collection add-space", "collection drop-space"),
     *("index create", "index list", "index drop"),
 }

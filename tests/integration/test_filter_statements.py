@@ -112,7 +112,7 @@ def twins(draw: st.DrawFn, depth: int = 2) -> tuple[dict[str, Any], dict[str, An
     return {field: one}, {field: other}
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(pair=twins())
 def test_filters_of_one_shape_have_one_text(docs: Collection, pair: tuple[dict[str, Any], dict[str, Any]]) -> None:
     filters = [plain(each) for each in without_surrogates(pair)]
