@@ -109,7 +109,7 @@ class Tuner:
         full = self.index.form == "full"
         for oversampling in (1.0,) if full else _OVERSAMPLINGS[_OVERSAMPLINGS.index(chosen.oversampling) :]:
             setting = max(chosen.setting, self._least_setting(oversampling))
-            generous = self.largest if full else min(self.largest, 4 * setting)
+            generous = self.largest if full else max(setting, self._generous_setting(oversampling))
             while (trial := self.measure(setting, oversampling)).recall < self.target and setting < generous:
                 setting = min(generous, setting + max(1, setting // 16))
             if trial.recall >= self.target:
@@ -143,7 +143,7 @@ class Tuner:
     def _least_oversampling(self) -> int:
         """Return the position of the smallest oversampling with which a generous setting reaches the target."""
         for position, oversampling in enumerate(_OVERSAMPLINGS):
-            trial = self.measure(min(self.largest, 4 * self._least_setting(oversampling)), oversampling)
+            trial = self.measure(self._generous_setting(oversampling), oversampling)
             if trial.recall >= self.target:
                 return position
         raise _unreachable(self.index, self.target, trial)
@@ -151,6 +151,10 @@ class Tuner:
     def _least_setting(self, oversampling: float) -> int:
         """Return the smallest setting worth trying: an HNSW scan yields no more rows at once than that."""
         return min(self.largest, math.ceil(self.k * oversampling) if self.index.method == "hnsw" else 1)
+
+    def _generous_setting(self, oversampling: float) -> int:
+        """Return a setting at which what is missing is missing for want of candidates, hardly of search."""
+        return min(self.largest, max(2 * self.largest // 5, 4 * self._least_setting(oversampling)))
 
     def _bisect(self, oversampling: float) -> Trial:
         """Double the setting until it reaches the target, then bisect between the last two."""

@@ -84,7 +84,7 @@ def test_the_target_is_reached_on_unseen_queries_at_the_least_cost(hnsw: Collect
     assert profile.milliseconds > 0
     check_cheapest(profile, 10)
     unseen = hnsw.recall(queries=UNSEEN).recall
-    assert target - 0.02 < unseen < target + 0.08
+    assert target - 0.035 < unseen < target + 0.08  # of 150 queries the mean recall has a standard error of 0.012
     assert hnsw.recall(queries=TUNED_ON).recall >= target - 0.01
 
 
