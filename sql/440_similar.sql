@@ -7,20 +7,20 @@ DECLARE
     vector_schema text := quote_ident(pgvec._vector_schema());
     -- Directions are averaged, where only they count.
     each     text := CASE wanted.distance WHEN 'cosine' THEN format('%s.l2_normalize(v.embedding)', vector_schema) ELSE 'v.embedding' END;
-    examples text := replace(replace(format('SELECT @ FROM %I.%I d JOIN %I.%I v ON v.key = d.key WHERE d.id = ANY (@)',
-                                    owner.schema_name, owner.table_name, owner.schema_name, wanted.table_name), '%', '%%'), '@', '%s');
+    examples text := format(' FROM %I.%I d JOIN %I.%I v ON v.key = d.key WHERE d.id = ANY ',
+                            owner.schema_name, owner.table_name, owner.schema_name, wanted.table_name);
     average  text := format('%s.avg(%s)', vector_schema, each);
 BEGIN
     IF NOT several AND NOT unlike THEN
-        RETURN format(examples, 'v.embedding::text', '$1');
+        RETURN 'SELECT v.embedding::text' || examples || '($1)';
     ELSIF wanted.type NOT IN ('vector', 'halfvec') THEN
         RAISE EXCEPTION 'vectors of type % cannot be averaged', wanted.type
             USING ERRCODE = 'PV005', HINT = 'Give one example, and none that is unlike what is wanted.';
     ELSIF NOT unlike THEN
-        RETURN format(examples, average || '::text', '$1');
+        RETURN 'SELECT ' || average || '::text' || examples || '($1)';
     END IF;
     RETURN format('SELECT (l.mean OPERATOR(%1$s.+) (l.mean OPERATOR(%1$s.-) u.mean))::text FROM (%2$s) l, (%3$s) u', vector_schema,
-                  format(examples, average || ' AS mean', '$1'), format(examples, average || ' AS mean', '$2'));
+                  'SELECT ' || average || ' AS mean' || examples || '($1)', 'SELECT ' || average || ' AS mean' || examples || '($2)');
 END $$;
 COMMENT ON FUNCTION pgvec._example_sql(pgvec.collections, pgvec.vector_spaces, boolean, boolean) IS
 'A query vector, as text, from examples: their mean, moved away from the mean of the counter-examples by as much as the two differ.';

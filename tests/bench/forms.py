@@ -10,6 +10,7 @@ another. Recall is judged against exact distances of the vectors as they were gi
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Iterator
@@ -67,9 +68,9 @@ class Data:
     furthest: Vectors
 
     @classmethod
-    def make(cls, dimensions: int, count: int) -> Data:
-        """Return the packages in so many dimensions, and that many of their queries."""
-        vectors, queries = debian.vectors(), debian.queries()
+    def make(cls, dimensions: int, count: int, rows: int | None = None) -> Data:
+        """Return the packages, or the first rows of them, in so many dimensions, and that many of their queries."""
+        vectors, queries = debian.vectors()[:rows], debian.queries()
         queries = queries[np.random.default_rng(3).permutation(len(queries))[:count]]
         queries /= np.linalg.norm(queries, axis=1, keepdims=True)
         if dimensions != vectors.shape[1]:
@@ -122,7 +123,7 @@ def raised(vectors: Vectors, dimensions: int, noise: float) -> Vectors:
 
 def records(data: Data) -> Iterator[dict[str, Any]]:
     """Yield the packages with these vectors."""
-    for record, vector in zip(debian.records(), data.vectors, strict=True):
+    for record, vector in zip(itertools.islice(debian.records(), len(data.vectors)), data.vectors, strict=True):
         yield {**record, "vector": vector}
 
 
@@ -178,6 +179,7 @@ def main() -> None:
     parser.add_argument("--dimensions", type=int, nargs="+", default=[384, 1536])
     names = [form.name for form in FORMS]
     parser.add_argument("--forms", nargs="+", default=names, choices=names, metavar="FORM", help=", ".join(names))
+    parser.add_argument("--rows", type=int, help="only so many packages")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
     places = {package["id"]: row for row, package in enumerate(debian.packages())}
@@ -185,7 +187,7 @@ def main() -> None:
     print(f"{'':6}  {'form':15}{'size':>11}{'build':>10}  target  setting     recall    speed")
     with debian.connect() as database:
         for dimensions in options.dimensions:
-            data = Data.make(dimensions, options.queries)
+            data = Data.make(dimensions, options.queries, options.rows)
             for form in FORMS:
                 if form.name in options.forms:
                     for row in measure(loaded(database, data, form.stored), data, form, places):
