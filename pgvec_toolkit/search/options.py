@@ -77,7 +77,11 @@ def text_key(k: int, options: Mapping[str, Any]) -> Hashable:
 
 
 def sql_arguments(k: int, filter: Any, options: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    """Return named arguments of `pgvec.search` and its kin, as SQL with placeholders and their values."""
+    """Return named arguments of `pgvec.search` and its kin, as SQL with placeholders and their values.
+
+    Names of options become part of the SQL: none gets in that is not one of ours.
+    """
+    check_options(k, options)
     casts = {"ef_search": "::integer", "group_size": "::integer", "exclude": "::text[]"}
     casts |= dict.fromkeys(("oversampling", "within", "min_similarity", "diversity"), "::double precision")
     given = {name: value for name, value in options.items() if value is not None}

@@ -59,10 +59,9 @@ class Searcher:
         self, queries: Sequence[Any], k: int, where: Filter | None, options: Mapping[str, Any]
     ) -> list[Hits]:
         """Return the hits of each query, from one statement (SQL: `pgvec.search_many`)."""
-        check_options(k, options)
+        arguments, values = sql_arguments(k, None if where is None else plain(where), options)
         if not queries:
             return []
-        arguments, values = sql_arguments(k, None if where is None else plain(where), options)
         statement = f"SELECT query, {_COLUMNS} FROM pgvec.search_many(%s, %s, {arguments})"
         rows: list[list[Any]] = [[] for _ in queries]
         with self._database.connection() as connection, _blamed(options.get("where_sql")):
@@ -76,7 +75,6 @@ class Searcher:
         self, ids: Sequence[str], unlike: Sequence[str], k: int, where: Filter | None, options: Mapping[str, Any]
     ) -> Hits:
         """Return chunks like some, and unlike others (SQL: `pgvec.similar`)."""
-        check_options(k, options)
         arguments, values = sql_arguments(k, None if where is None else plain(where), options)
         statement = f"SELECT {_COLUMNS} FROM pgvec.similar(%s, %s::text[], %s::text[], {arguments})"
         with self._database.connection() as connection, _blamed(options.get("where_sql")):
@@ -109,7 +107,6 @@ class Searcher:
 
     def explain(self, query: Any, k: int, where: Filter | None, options: Mapping[str, Any]) -> str:
         """Return the plan of a search and why it is what it is (SQL: `pgvec.explain`)."""
-        check_options(k, options)
         arguments, values = sql_arguments(k, None if where is None else plain(where), options)
         with self._database.connection() as connection, _blamed(options.get("where_sql")):
             lines = connection.execute(
