@@ -11,7 +11,7 @@ import logging
 import sys
 
 import typer
-from pgvec_toolkit.cli import collections, data, demo, indexes, search, server
+from pgvec_toolkit.cli import collections, data, demo, evaluate, indexes, search, server
 
 _INTERRUPTED = 130
 app = typer.Typer(
@@ -28,6 +28,7 @@ data.add_to(app)
 search.add_to(app)
 app.add_typer(indexes.app, name="index")
 indexes.add_to(app)
+evaluate.add_to(app)
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -45,6 +44,7 @@ def create(
     distance: Distance = None,
     language: Annotated[str, typer.Option(help="Text search configuration of the texts.")] = "english",
     schema: Annotated[str, typer.Option(help="Schema of its tables.")] = "public",
+    keywords: Annotated[bool, typer.Option("--keywords/--no-keywords", help="Whether it gets a keyword index.")] = True,
     dsn: Dsn = None,
 ) -> None:
     """Create a collection and its tables. Example: pgvec collection create docs -c section:text -c year:int."""
@@ -58,6 +58,7 @@ def create(
         columns=columns,
         language=language,
         schema=schema,
+        keywords=keywords,
     )
     space = created.space
     say(f"collection {name} is there: {space.type}({space.dimensions}), {space.distance}")
@@ -67,33 +68,30 @@ def create(
 def add_space(
     name: Name,
     space: Annotated[str, typer.Argument(help="Name of the new vector space.", show_default=False)],
-    dimensions: Annotated[int, typer.Option(help="Length of its vectors.", show_default=False)],
+    embedder: Annotated[
+        str | None, typer.Option(help="Embedding model, dense or sparse, that makes its vectors.", show_default=False)
+    ] = None,
+    dimensions: Annotated[
+        int | None, typer.Option(help="Length of its vectors, without an embedder.", show_default=False)
+    ] = None,
     type: Type = None,
     distance: Distance = None,
     dsn: Dsn = None,
 ) -> None:
-    """Add a vector space: further vectors of the same chunks."""
-    collection(name, dsn).add_space(space, dimensions=dimensions, type=type, distance=distance)
-    say(f"vector space {space} of collection {name} is there")
+    """Add a vector space: further vectors of the same chunks, as of a sparse model (--embedder sparse:my/splade)."""
+    collection(name, dsn).add_space(space, embedder=embedder, dimensions=dimensions, type=type, distance=distance)
+    then = f"fill it: pgvec collection embed {name} {space}" if embedder else "fill it with set_vectors in Python"
+    say(f"vector space {space} of collection {name} is there; {then}")
 
 
 @app.command()
-def promote(
+def embed(
     name: Name,
-    key: Annotated[str, typer.Argument(help="Key of the metadata.", show_default=False)],
-    type: Annotated[str, typer.Argument(help="text, int, float, bool, date, timestamp or text[].", show_default=False)],
+    space: Annotated[str, typer.Argument(help="Name of the vector space.", show_default=False)],
     dsn: Dsn = None,
-    as_json: Json = False,
 ) -> None:
-    """Make a metadata key a typed, indexed column, online. Example: pgvec collection promote docs year int."""
-    promoted = collection(name, dsn).promote(key, type)
-    if as_json:
-        print_json(asdict(promoted))
-        return
-    say(f"{promoted.column} is a column of type {promoted.type}: {promoted.rows} rows have a value")
-    if promoted.unreadable:
-        shown = ", ".join(f"{value!r} of {id}" for id, value in promoted.examples)
-        say(f"{promoted.unreadable} rows hold values that cannot be read as one, for example {shown}")
+    """Embed the chunks that have no vector in a space; interrupt and repeat it at will."""
+    say(f"{collection(name, dsn).embed_space(space)} chunks embedded into {space}")
 
 
 @app.command("drop-space")

@@ -1,4 +1,4 @@
-"""index create, list, drop; tune; recall; calibrate."""
+"""index create, create-keyword, list, drop, drop-keyword; tune; recall; calibrate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from pgvec_toolkit.cli.options import Dsn, Json, Name, Neighbours, Space, Where, collection, parse_filter, parse_queries
 from pgvec_toolkit.cli.output import print_json, print_table, say, size
 
-app = typer.Typer(help="Create, list and drop vector indexes.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and drop indexes.", no_args_is_help=True)
 QueryFile = Annotated[
     str | None,
     typer.Option(
@@ -60,6 +60,26 @@ def create(
         concurrently=concurrently,
     )
     say(f"index {built} was built in {time.perf_counter() - began:.1f} s")
+
+
+@app.command("create-keyword")
+def create_keyword(
+    name: Name,
+    k1: Annotated[float, typer.Option("--k1", help="BM25: how much more a word says the more often it occurs.")] = 1.2,
+    b: Annotated[float, typer.Option("--b", help="BM25: how much the length of a chunk counts, 0 to 1.")] = 0.75,
+    dsn: Dsn = None,
+) -> None:
+    """Build the keyword index of a collection that has none; others can search meanwhile, but not write."""
+    began = time.perf_counter()
+    collection(name, dsn).create_keyword_index(k1=k1, b=b)
+    say(f"the keyword index of {name} was built in {time.perf_counter() - began:.1f} s")
+
+
+@app.command("drop-keyword")
+def drop_keyword(name: Name, dsn: Dsn = None) -> None:
+    """Drop the keyword index of a collection."""
+    dropped = collection(name, dsn).drop_keyword_index()
+    say(f"the keyword index of {name} was dropped" if dropped else f"{name} has no keyword index")
 
 
 @app.command("list")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -21,8 +22,7 @@ from pgvec_toolkit.cli.options import (
 from pgvec_toolkit.cli.output import excerpt, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.search.hit import Hits
-    from pgvec_toolkit.search.options import SearchOptions
+    from pgvec_toolkit.search.hit import Hit, Hits
 
 EfSearch = Annotated[int | None, typer.Option(min=1, help="Instead of the tuned setting of the index.")]
 Oversampling = Annotated[
@@ -45,11 +45,45 @@ Diversity = Annotated[
 Vector = Annotated[bool, typer.Option("--vector", help="The query is a vector: a JSON list, or bits.")]
 
 
+class Mode(StrEnum):
+    """What a search ranks by."""
+
+    dense = "dense"
+    keyword = "keyword"
+    hybrid = "hybrid"
+
+
 def search(
     name: Name,
     query: Annotated[str, typer.Argument(help="What to look for: a text, or with --vector a vector.")],
     k: Neighbours = 10,
     where: Where = None,
+    mode: Annotated[
+        Mode, typer.Option("--mode", "-m", help="By the vectors of a space, by words (BM25), or by both.")
+    ] = Mode.dense,
+    rerank: Annotated[
+        str | None,
+        typer.Option(help="Order the hits anew: a cross-encoder, or the URL of a rerank endpoint.", show_default=False),
+    ] = None,
+    rerank_depth: Annotated[
+        int | None, typer.Option(min=1, help="How many hits. [default: 2 k, at least 50]", show_default=False)
+    ] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds that reranking may take; then the search's order stays.")
+    ] = None,
+    leg: Annotated[
+        list[str] | None,
+        typer.Option(help="hybrid: keyword or a vector space; several times. [default: both]", show_default=False),
+    ] = None,
+    fusion: Annotated[
+        str | None, typer.Option(help="hybrid: rrf, relative, dbsf or weighted. [default: rrf]", show_default=False)
+    ] = None,
+    weight: Annotated[
+        list[str] | None, typer.Option(help="hybrid: weight of a leg, as keyword=0.5; several times.")
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="hybrid: chunks that each leg finds. [default: 100]", show_default=False)
+    ] = None,
     space: Space = None,
     vector: Vector = False,
     within: Within = None,
@@ -69,25 +103,44 @@ def search(
 ) -> None:
     """Search a collection. Example: pgvec search docs "rotate credentials" -k 3 -w '{"section": "security"}'."""
     filter = parse_filter(where)
-    options = _given(
+    everywhere = _given(exclude=exclude, where_sql=where_sql, parameters=parse_json(parameters, "--parameters"))
+    of_dense = _given(
         space=space,
         within=within,
         min_similarity=min_similarity,
         group_by=group_by,
         group_size=group_size,
         diversity=diversity,
-        exclude=exclude,
-        where_sql=where_sql,
-        parameters=parse_json(parameters, "--parameters"),
         ef_search=ef_search,
         oversampling=oversampling,
         exact=exact or None,
+        vector=vector or None,
     )
+    of_hybrid = _given(legs=leg, fusion=fusion, weights=_weights(weight), depth=depth)
+    _refuse_others(mode, of_dense, of_hybrid)
     searched = collection(name, dsn)
     if show_sql:
-        typer.echo(searched.search_sql(k, filter, **options))
+        of_dense.pop("vector", None)
+        of_hybrid.pop("weights", None)  # a parameter of the statement
+        if mode is Mode.keyword:
+            raise typer.BadParameter("call pgvec.keyword_search: it plans for the words at hand", param_hint="--sql")
+        by_mode = searched.search_sql if mode is Mode.dense else searched.hybrid_search_sql
+        typer.echo(by_mode(k, filter, **everywhere, **(of_dense if mode is Mode.dense else of_hybrid)))
         return
-    _print_hits(searched.search(_query(query, vector), k, filter, **options), k, group_by, as_json)
+    if rerank is not None:
+        from pgvec_toolkit.rerank.spec import Rerank
+
+        everywhere["rerank"] = Rerank(rerank, rerank_depth, budget)
+    elif rerank_depth is not None or budget is not None:
+        raise typer.BadParameter("goes with --rerank", param_hint="--rerank-depth, --budget")
+    if mode is Mode.dense:
+        of_dense.pop("vector", None)
+        hits = searched.search(_query(query, vector), k, filter, **everywhere, **of_dense)
+    elif mode is Mode.keyword:
+        hits = searched.keyword_search(query, k, filter, **everywhere)
+    else:
+        hits = searched.hybrid_search(query, k, filter, **everywhere, **of_hybrid)
+    _print_hits(hits, k, group_by, as_json)
 
 
 def similar(
@@ -147,9 +200,28 @@ def add_to(app: typer.Typer) -> None:
     app.command()(explain)
 
 
-def _given(**options: Any) -> SearchOptions:
-    given = {name: value for name, value in options.items() if value is not None and value != []}
-    return given  # type: ignore[return-value]
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None and value != []}
+
+
+def _refuse_others(mode: Mode, of_dense: dict[str, Any], of_hybrid: dict[str, Any]) -> None:
+    for given, other in ((of_dense, Mode.dense), (of_hybrid, Mode.hybrid)):
+        if given and mode is not other:
+            option = "--" + {"legs": "leg", "weights": "weight"}.get(next(iter(given)), next(iter(given)))
+            raise typer.BadParameter(f"goes with --mode {other}", param_hint=option.replace("_", "-"))
+
+
+def _weights(given: list[str] | None) -> dict[str, float] | None:
+    weights = {}
+    for each in given or ():
+        leg, separator, weight = each.partition("=")
+        try:
+            weights[leg] = float(weight)
+        except ValueError:
+            separator = ""
+        if not separator:
+            raise typer.BadParameter(f"{each!r} is not like keyword=0.5", param_hint="--weight")
+    return weights or None
 
 
 def _query(text: str, vector: bool) -> Any:
@@ -164,10 +236,25 @@ def _query(text: str, vector: bool) -> Any:
 def _print_hits(hits: Hits, k: int, group_by: str | None, as_json: bool) -> None:
     if as_json:
         print_json([hit.to_dict() for hit in hits])
+    elif any(hit.legs for hit in hits):
+        rows = ((hit.rank, hit.score, hit.id, _why(hit), excerpt(hit.text)) for hit in hits)
+        print_table(("rank", "score", "id", "found by", "text"), rows)
     elif hits:
         print_table(("rank", "score", "id", "text"), ((hit.rank, hit.score, hit.id, excerpt(hit.text)) for hit in hits))
+    if hits.note:
+        say(hits.note)
     found = len({hit.rank for hit in hits})
     if hits.stopped_by == "complete":
         say(f"{found} of {k} {'groups' if group_by else 'chunks'}: no more match" if hits else "nothing matches")
     elif hits.stopped_by == "threshold":
         say(f"{found} of {k}: the index found no more within the threshold; --exact proves it")
+
+
+def _why(hit: Hit) -> str:
+    """Return where each leg had a hit, and the words that matched, the weightiest first."""
+    words = hit.legs.get("keyword", {}).get("terms", {})
+    terms = ", ".join(sorted(words, key=lambda word: -words[word])[:5])
+    places = [f"{leg} #{found['rank']}" for leg, found in hit.legs.items()]
+    if list(hit.legs) == ["keyword"]:
+        places = [] if hit.first_rank is None else [f"keyword #{hit.first_rank}"]
+    return "; ".join(filter(None, (*places, terms)))

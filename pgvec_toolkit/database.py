@@ -45,12 +45,13 @@ class Database(Pool):
         columns: Mapping[str, object] | None = None,
         language: str = "english",
         schema: str = "public",
+        keywords: bool = True,
     ) -> Collection:
         """Create a collection (SQL: `pgvec.create_collection`).
 
         Args:
             name: lower-case letters, digits and underscores; it names the chunk table, too.
-            embedder: turns text into vectors: an Embedder, or the name of one. With neither this
+            embedder: turns text into vectors, dense or sparse: an Embedder, or the name of one. With neither this
                 nor `dimensions` it is the default, sentence-transformers/all-MiniLM-L6-v2.
             dimensions: length of the vectors, when you bring your own and there is no embedder.
             type: vector, halfvec, bit, sparsevec or vector[] (several vectors a chunk). None: what an index can hold:
@@ -59,8 +60,9 @@ class Database(Pool):
             columns: typed columns, as {"section": str, "year": int}; types are str, int, float, bool,
                 datetime.date, datetime.datetime, list[str], or their SQL names. Other fields of a
                 record go to `metadata`, and can be filtered on as well.
-            language: text search configuration of the chunk table's tsvector.
+            language: text search configuration by which texts become words; "simple" takes them as they are.
             schema: where the tables are created.
+            keywords: whether it gets a keyword index, for keyword and hybrid searches.
         """
         from pgvec_toolkit.collection import Collection  # brings numpy, which connecting can do without
 
@@ -74,6 +76,7 @@ class Database(Pool):
             columns=columns or {},
             language=language,
             schema=schema,
+            keywords=keywords,
         )
 
     def collection(self, name: str, *, embedder: Embedder | str | None = None) -> Collection:

@@ -13,6 +13,7 @@ PgvecError
 ├── InvalidRecord           a row that cannot be stored; names the row and the field
 ├── FilterError             unknown operator or column, or a value of the wrong type
 ├── EmbeddingError          the embedder is missing, or its output does not fit the space
+├── RerankError             a reranker failed, or its scores do not fit
 ├── IndexBuildError         an index could not be built
 └── TuningError             the target recall cannot be reached, or there is nothing to tune on
 """
@@ -83,6 +84,10 @@ class FilterError(PgvecError):
 
 class EmbeddingError(PgvecError):
     """The embedder is missing, or what it returns does not fit the vector space."""
+
+
+class RerankError(PgvecError):
+    """A reranker failed, or what it returns are not the scores of what it was given."""
 
 
 class IndexBuildError(PgvecError):

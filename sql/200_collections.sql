@@ -9,7 +9,8 @@ CREATE OR REPLACE FUNCTION pgvec.create_collection(
     language   text    DEFAULT 'english',
     schema     text    DEFAULT 'public',
     model_id   integer DEFAULT NULL,
-    type       text    DEFAULT NULL
+    type       text    DEFAULT NULL,
+    keywords   boolean DEFAULT true
 ) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -39,13 +40,17 @@ BEGIN
     RETURNING c.id, c.name, c.schema_name, c.table_name, c.language, c.created_at INTO created;
     PERFORM pgvec._create_chunk_table(schema, name, columns, language);
     PERFORM pgvec._create_space(created, space, dimensions, type, distance, model_id, true);
+    IF keywords THEN
+        PERFORM pgvec.create_keyword_index(name);
+    END IF;
 END $$;
-COMMENT ON FUNCTION pgvec.create_collection(text, integer, text, jsonb, text, text, text, integer, text) IS
-'Create a collection: a chunk table and a vector table, with the indexes that filters need.
+COMMENT ON FUNCTION pgvec.create_collection(text, integer, text, jsonb, text, text, text, integer, text, boolean) IS
+'Create a collection: a chunk table and a vector table, with the indexes that filters need, and the keyword index.
 columns: typed columns as {"section": "text", "year": "int"}; all other fields of a record go to metadata.
 type: vector, halfvec, bit, sparsevec or vector[] (several vectors a chunk); left out, what an index can hold: vector up to 2,000
 dimensions, halfvec up to 4,000, beyond that vector with a binary index. distance: cosine (the default), l2, inner_product, l1; for bit
-hamming (the default) or jaccard. language: text search configuration of column tsv.
+hamming (the default) or jaccard. language: text search configuration of column tsv (simple: words as they are). keywords: whether
+it gets a keyword index, for keyword and hybrid searches.
 Example: SELECT pgvec.create_collection(''docs'', dimensions => 384, columns => ''{"section": "text"}'');';
 
 CREATE OR REPLACE FUNCTION pgvec._check_free(schema text, table_name text) RETURNS void
@@ -106,6 +111,7 @@ BEGIN
         RETURN false;
     END IF;
     dropped := pgvec._collection(name);
+    PERFORM pgvec.drop_keyword_index(name);
     FOR space IN SELECT s.table_name FROM pgvec.vector_spaces s WHERE s.collection_id = dropped.id LOOP
         EXECUTE format('DROP TABLE IF EXISTS %I.%I', dropped.schema_name, space.table_name);
     END LOOP;

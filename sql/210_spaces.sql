@@ -25,6 +25,9 @@ DECLARE
     bytes     integer;
 BEGIN
     PERFORM pgvec._check_name('vector space', space), pgvec._distance(distance_, type_, dimensions);
+    IF space = 'keyword' THEN
+        RAISE EXCEPTION 'a vector space cannot be called keyword: that is the keyword leg of hybrid searches' USING ERRCODE = 'PV003', HINT = 'Choose another name.';
+    END IF;
     IF EXISTS (SELECT FROM pgvec.vector_spaces s WHERE s.collection_id = owner.id AND s.name = space) THEN
         RAISE EXCEPTION 'collection % has a vector space % already', quote_literal(owner.name), quote_literal(space)
             USING ERRCODE = 'PV002', HINT = 'Drop it first with pgvec.drop_space(collection, name).';

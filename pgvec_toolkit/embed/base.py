@@ -6,13 +6,14 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from pgvec_toolkit.errors import EmbeddingError
+from pgvec_toolkit.errors import EmbeddingError, InvalidRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
+    from pgvector import SparseVector
     from tokenizers import Tokenizer
 
 DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -20,7 +21,12 @@ DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Text to vectors. Prompts and normalisation live in it: these two methods are the only entry points."""
+    """Text to vectors. Prompts and normalisation live in it: these two methods are the only entry points.
+
+    It may have more, which the functions below ask for: `details`, what else changes a vector; `max_tokens` and
+    `tokenizer`, by which chunks are cut; `type` and `distance`, "sparsevec" and "inner_product" if its vectors are
+    sparse: then both methods return `pgvector.SparseVector`, the first one a list of them.
+    """
 
     @property
     def name(self) -> str:
@@ -30,18 +36,44 @@ class Embedder(Protocol):
     def dimensions(self) -> int:
         """Length of its vectors."""
 
-    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32] | list[SparseVector]:
         """Return vectors of shape (len(texts), dimensions)."""
 
-    def embed_query(self, text: str) -> NDArray[np.float32]:
+    def embed_query(self, text: str) -> NDArray[np.float32] | SparseVector:
         """Return a vector of shape (dimensions,)."""
 
 
-def load(name: str) -> Embedder:
-    """Load an embedder by name: a sentence-transformers model, from this machine or its hub."""
+def load(name: str, details: Mapping[str, Any] | None = None) -> Embedder:
+    """Load an embedder by name: a sentence-transformers model, from this machine or its hub.
+
+    Args:
+        name: of the model. One with sparse vectors is known by its configuration, or by "sparse:" before the name.
+        details: what the registry has of it: vectors are made with the same prompts and the same pruning again.
+    """
+    from pgvec_toolkit.embed import sparse
+    from pgvec_toolkit.embed.model import full_name, kind_of
     from pgvec_toolkit.embed.sentence_transformer import SentenceTransformerEmbedder
 
-    return SentenceTransformerEmbedder(name)
+    known = details or {}
+    # What is registered has a name that tells: the hub need not be asked.
+    kind = kind_of(full_name(name)) if details is None and not name.startswith(sparse.PREFIX) else None
+    if name.startswith(sparse.PREFIX) or kind == sparse.SparseEncoderEmbedder.kind:
+        return sparse.SparseEncoderEmbedder(name, **{key: known[key] for key in ("most",) if key in known})
+    if kind not in (None, SentenceTransformerEmbedder.kind):
+        raise EmbeddingError(f"model {name} is a {kind}, which makes no vector of a text: use it to rerank")
+    stored = known.get("prompts")
+    prompts = stored if isinstance(stored, dict) else {}
+    return SentenceTransformerEmbedder(name, query_prompt=prompts.get("query"), document_prompt=prompts.get("document"))
+
+
+def vector_type_of(embedder: Embedder) -> str | None:
+    """Return the type of the embedder's vectors; None: numbers at all dimensions, vector or halfvec."""
+    return getattr(embedder, "type", None)
+
+
+def distance_of(embedder: Embedder) -> str | None:
+    """Return the distance by which the embedder's vectors are compared; None: cosine."""
+    return getattr(embedder, "distance", None)
 
 
 def max_tokens(embedder: Embedder) -> int | None:
@@ -61,10 +93,16 @@ def fingerprint(embedder: Embedder) -> str:
     return hashlib.sha256(json.dumps(details, sort_keys=True).encode()).hexdigest()
 
 
-def checked(vectors: NDArray[np.float32], shape: tuple[int, ...], embedder: Embedder) -> NDArray[np.float32]:
-    """Return an embedder's output as float32, or raise EmbeddingError if it is not of the shape it promised."""
+def checked(vectors: Any, shape: tuple[int, ...], embedder: Embedder) -> Any:
+    """Return an embedder's output as float32, or as SparseVectors if it is sparse.
+
+    Raises:
+        EmbeddingError: it is not of the shape that the embedder promised.
+    """
     import numpy as np
 
+    if vector_type_of(embedder) == "sparsevec":
+        return _checked_sparse(vectors, shape, embedder)
     try:
         array = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -73,3 +111,19 @@ def checked(vectors: NDArray[np.float32], shape: tuple[int, ...], embedder: Embe
         problem = f"shape {array.shape}, not {shape}" if array.shape != shape else "NaN or infinity"
         raise EmbeddingError(f"embedder {embedder.name} returned vectors with {problem}")
     return array
+
+
+def _checked_sparse(vectors: Any, shape: tuple[int, ...], embedder: Embedder) -> Any:
+    from pgvec_toolkit.distance import Distance
+    from pgvec_toolkit.vectors import vector_type
+
+    one = len(shape) == 1
+    try:
+        found = vector_type("sparsevec").stack([vectors] if one else vectors, shape[-1], Distance.INNER_PRODUCT, 0)
+    except TypeError as error:
+        raise EmbeddingError(f"embedder {embedder.name} returned something else than vectors: {error}") from error
+    except InvalidRecord as error:
+        raise EmbeddingError(f"embedder {embedder.name} returned a vector that does not fit: {error}") from error
+    if not one and len(found) != shape[0]:
+        raise EmbeddingError(f"embedder {embedder.name} returned {len(found)} vectors for {shape[0]} texts")
+    return found[0] if one else list(found)

@@ -38,7 +38,7 @@ def embedder_of(space: Space, given: Embedder | None, collection: str) -> Embedd
         raise EmbeddingError(
             f"collection {collection!r} was created without an embedder: give vectors, or open it with embedder=…"
         )
-    embedder = given or base.load(str(space.model))
+    embedder = given or base.load(str(space.model), space.model_details)
     if space.model_fingerprint not in (None, base.fingerprint(embedder)):
         raise EmbeddingError(
             f"collection {collection!r} holds vectors of {space.model}; embedder {embedder.name} has another "

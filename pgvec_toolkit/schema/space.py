@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
 from pgvec_toolkit.distance import Distance
+from pgvec_toolkit.embed.base import distance_of, vector_type_of
+from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.schema.columns import ColumnType, column_type
 
 if TYPE_CHECKING:
+    from pgvec_toolkit.embed.base import Embedder
     from pgvec_toolkit.pool import Pool
 
 
@@ -31,6 +35,7 @@ class Space:
         model: name of the embedding model, if any.
         model_fingerprint: what its vectors depend on, hashed.
         vector_schema: where the extension lives.
+        model_details: what the model's fingerprint covers, as it was registered.
     """
 
     id: int
@@ -45,6 +50,7 @@ class Space:
     model: str | None
     model_fingerprint: str | None
     vector_schema: str
+    model_details: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def chunks(self) -> sql.Identifier:
@@ -87,9 +93,10 @@ def find(database: Pool, collection: str, space: str | None = None) -> Space:
         model,
         fingerprint,
         vector_schema,
+        model_details,
     ) = database.fetch_one(
         "SELECT s.id, s.name, c.id, c.schema_name, c.table_name, s.table_name, s.type, s.dimensions, s.distance,"
-        " m.name, m.fingerprint, pgvec._vector_schema()::text"
+        " m.name, m.fingerprint, pgvec._vector_schema()::text, coalesce(m.details, '{}')"
         " FROM pgvec._collection($1) c CROSS JOIN pgvec._space($1, $2) s LEFT JOIN pgvec.models m ON m.id = s.model_id",
         [collection, space],
     )
@@ -106,4 +113,32 @@ def find(database: Pool, collection: str, space: str | None = None) -> Space:
         model,
         fingerprint,
         vector_schema,
+        model_details,
     )
+
+
+@dataclass(frozen=True)
+class SpaceShape:
+    """What a space is created with; None: as SQL chooses it."""
+
+    dimensions: int | None
+    type: str | None
+    distance: str | None
+
+
+def shape_of(embedder: Embedder | None, dimensions: int | None, type: str | None, distance: str | None) -> SpaceShape:
+    """Return what a space for an embedder is created with; ConfigurationError if that is not what was asked for."""
+    if embedder is None:
+        return SpaceShape(dimensions, type, distance)
+    if dimensions not in (None, embedder.dimensions):
+        raise ConfigurationError(
+            f"embedder {embedder.name} makes {embedder.dimensions} dimensions, not {dimensions}: leave dimensions out"
+        )
+    own_type, own_distance = vector_type_of(embedder), distance_of(embedder)
+    if own_type is None and type not in (None, "vector", "halfvec"):
+        raise ConfigurationError(
+            f"embedder {embedder.name} makes vectors of numbers: type is vector or halfvec, not {type}"
+        )
+    if own_type is not None and type not in (None, own_type):
+        raise ConfigurationError(f"embedder {embedder.name} makes vectors of type {own_type}, not {type}")
+    return SpaceShape(embedder.dimensions, type or own_type, distance or own_distance)

@@ -46,11 +46,29 @@ class SearchOptions(TypedDict, total=False):
     diversity: float | None
 
 
+class KeywordOptions(TypedDict, total=False):
+    """Options of keyword and hybrid searches.
+
+    Attributes:
+        where_sql: as in `SearchOptions`.
+        parameters: the values of `where_sql`.
+        exclude: ids to leave out.
+        k1: how much more a word says the more often it occurs, if not as the keyword index has it.
+        b: how much the length of a chunk counts, 0 to 1, likewise.
+    """
+
+    where_sql: str | None
+    parameters: Mapping[str, Any] | None
+    exclude: Sequence[str] | None
+    k1: float | None
+    b: float | None
+
+
 # Those whose values are parameters of the statement: its text depends on whether they are given only.
 _BOUND = ("exclude", "within", "min_similarity")
 
 
-def check_options(k: int, options: Mapping[str, Any]) -> None:
+def check_options(k: int, options: Mapping[str, Any], name: str = "k") -> None:
     """Refuse what no statement could be made of; the server checks the rest."""
     unknown = options.keys() - SearchOptions.__annotations__.keys()
     if unknown:
@@ -58,7 +76,7 @@ def check_options(k: int, options: Mapping[str, Any]) -> None:
             f"unknown search option {sorted(unknown)[0]!r}: there are {', '.join(SearchOptions.__annotations__)}"
         )
     if isinstance(k, bool) or not hasattr(k, "__index__") or not 1 <= k <= MOST_ROWS:
-        raise ConfigurationError(f"k must be from 1 to {MOST_ROWS}, not {k}")
+        raise ConfigurationError(f"{name} must be from 1 to {MOST_ROWS}, not {k}")
     if options.get("parameters") is not None and options.get("where_sql") is None:
         raise ConfigurationError("parameters are the values of where_sql: give that, too")
     if isinstance(options.get("exclude"), str):

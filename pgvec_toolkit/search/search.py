@@ -6,25 +6,20 @@ autocommit connection and leaves nothing behind.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import RawCursor, sql
+from psycopg import sql
 
-from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.search.filter import Filter, plain, shape
 from pgvec_toolkit.search.hit import Hit, Hits
 from pgvec_toolkit.search.options import bound_values, check_options, sql_arguments, text_key
+from pgvec_toolkit.search.statements import Texts, blamed, run
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool
 
-# The gate follows the table's size, and an index may appear: a text is asked for again after this many seconds.
-_TEXT_LIFETIME = 60.0
-_MOST_TEXTS = 500
 _COLUMNS = "id, document_id, text, metadata, distance, similarity, score, rank, stopped_by"
 
 
@@ -34,7 +29,7 @@ class Searcher:
     def __init__(self, database: Pool, collection: str) -> None:
         self._database = database
         self._collection = collection
-        self._texts: dict[Hashable, tuple[bytes, float]] = {}
+        self._texts = Texts()
 
     def search(self, query: Any, k: int, where: Filter | None, options: Mapping[str, Any]) -> Hits:
         """Return the hits of a query that is bound in the type of its space."""
@@ -44,11 +39,11 @@ class Searcher:
         parameters = [query, *bound_values(filter, options)]
         with self._database.connection() as connection:
             try:
-                rows = _run(connection, self._text(connection, k, filter, options), parameters)
+                rows = run(connection, self._text(connection, k, filter, options), parameters)
             except psycopg.ProgrammingError:
                 self.forget_texts()  # dropped and created again, with other columns
-                with _blamed(options.get("where_sql")):
-                    rows = _run(connection, self._text(connection, k, filter, options), parameters)
+                with blamed(options.get("where_sql")):
+                    rows = run(connection, self._text(connection, k, filter, options), parameters)
             except psycopg.DataError:
                 # A value that the statement cannot read: compiling its filter says which field it is for.
                 self.text(connection, k, filter, options)
@@ -64,7 +59,7 @@ class Searcher:
             return []
         statement = f"SELECT query, {_COLUMNS} FROM pgvec.search_many(%s, %s, {arguments})"
         rows: list[list[Any]] = [[] for _ in queries]
-        with self._database.connection() as connection, _blamed(options.get("where_sql")):
+        with self._database.connection() as connection, blamed(options.get("where_sql")):
             for number, *row in connection.execute(
                 statement.encode(), [self._collection, list(queries), *values], binary=True
             ):
@@ -77,7 +72,7 @@ class Searcher:
         """Return chunks like some, and unlike others (SQL: `pgvec.similar`)."""
         arguments, values = sql_arguments(k, None if where is None else plain(where), options)
         statement = f"SELECT {_COLUMNS} FROM pgvec.similar(%s, %s::text[], %s::text[], {arguments})"
-        with self._database.connection() as connection, _blamed(options.get("where_sql")):
+        with self._database.connection() as connection, blamed(options.get("where_sql")):
             rows = connection.execute(
                 statement.encode(), [self._collection, list(ids), list(unlike), *values], binary=True
             ).fetchall()
@@ -108,7 +103,7 @@ class Searcher:
     def explain(self, query: Any, k: int, where: Filter | None, options: Mapping[str, Any]) -> str:
         """Return the plan of a search and why it is what it is (SQL: `pgvec.explain`)."""
         arguments, values = sql_arguments(k, None if where is None else plain(where), options)
-        with self._database.connection() as connection, _blamed(options.get("where_sql")):
+        with self._database.connection() as connection, blamed(options.get("where_sql")):
             lines = connection.execute(
                 f"SELECT * FROM pgvec.explain(%s, %s, {arguments})".encode(), [self._collection, query, *values]
             ).fetchall()
@@ -130,29 +125,7 @@ class Searcher:
 
     def _text(self, connection: Connection, k: int, filter: Any, options: Mapping[str, Any]) -> bytes:
         key = (text_key(k, options), shape(filter))
-        now = time.monotonic()
-        text, fetched = self._texts.get(key, (b"", 0.0))
-        if not text or now - fetched > _TEXT_LIFETIME:
-            if len(self._texts) >= _MOST_TEXTS:
-                self._texts.clear()
-            text = self.text(connection, k, filter, options).encode()
-            self._texts[key] = (text, now)
-        return text
-
-
-def _run(connection: Connection, text: bytes, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-    return RawCursor(connection).execute(text, parameters, prepare=True, binary=True).fetchall()
-
-
-@contextmanager
-def _blamed(where_sql: str | None) -> Iterator[None]:
-    """Say of a statement that does not parse that there is text of the user in it."""
-    try:
-        yield
-    except psycopg.ProgrammingError as error:
-        if where_sql is None:
-            raise
-        raise ConfigurationError(f"where_sql {where_sql!r}: {error.diag.message_primary}") from error
+        return self._texts.get(key, lambda: self.text(connection, k, filter, options))
 
 
 def _hits(rows: Sequence[Sequence[Any]], options: Mapping[str, Any]) -> Hits:

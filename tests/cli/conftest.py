@@ -47,7 +47,7 @@ def run(bare: Run, dsn: str) -> Run:
 @pytest.fixture
 def words(embedder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any embedder that is asked for by name is the tiny one."""
-    monkeypatch.setattr(base, "load", lambda _: embedder)
+    monkeypatch.setattr(base, "load", lambda *_: embedder)
 
 
 @pytest.fixture

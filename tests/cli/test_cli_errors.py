@@ -123,7 +123,7 @@ class Slow:
             time.sleep(600)
         return np.ones((len(texts), 4), np.float32)
 
-base.load = lambda name: Slow()
+base.load = lambda *_: Slow()
 from pgvec_toolkit.cli import main
 main()
 """
@@ -145,7 +145,7 @@ def test_an_interrupted_ingest_keeps_what_is_done(
         def embed_documents(self, texts: list[str]) -> Any:
             return np.ones((len(texts), 4), np.float32)
 
-    monkeypatch.setattr(base, "load", lambda _: Quick())
+    monkeypatch.setattr(base, "load", lambda *_: Quick())
     assert run("collection", "create", "docs", "--embedder", "w").code == 0
     command = [sys.executable, "-c", SLOW, "ingest", "docs", str(tmp_path / "many.jsonl"), "--dsn", dsn]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -18,10 +18,10 @@ from tests.cli.outcome import Run
 
 COMMANDS = {
     *("demo", "up", "down", "status", "migrate", "psql", "ingest", "search", "delete", "tune", "recall"),
-    *("similar", "explain", "calibrate"),
+    *("similar", "explain", "calibrate", "eval"),
     *("collection create", "collection list", "collection promote", "collection show", "collection drop"),
-    *("collection add-space", "collection drop-space"),
-    *("index create", "index list", "index drop"),
+    *("collection add-space", "collection drop-space", "collection embed"),
+    *("index create", "index list", "index drop", "index create-keyword", "index drop-keyword"),
 }
 
 

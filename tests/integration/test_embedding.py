@@ -82,6 +82,12 @@ def test_names_of_the_same_model_have_the_same_fingerprint(model: SentenceTransf
     assert fingerprint(load("all-MiniLM-L6-v2")) == fingerprint(model)
 
 
+def test_prompts_that_the_model_does_not_have_do_not_change_its_fingerprint(model: SentenceTransformerEmbedder) -> None:
+    assert set(model.details) == {"weights", "prompts", "max_tokens", "normalized"}
+    assert model.details["prompts"] == {"query": "", "document": ""}
+    assert fingerprint(load(DEFAULT_EMBEDDER, model.details)) == fingerprint(model)
+
+
 def test_unknown_model_says_what_to_do() -> None:
     with pytest.raises(EmbeddingError, match=r"nobody/no-such-model.*Give the path of a folder"):
         load("nobody/no-such-model").embed_query("x")

@@ -1,0 +1,135 @@
+"""A collection, as Python sees it: every method is one call of the module that does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from psycopg.types.json import Jsonb
+
+from pgvec_toolkit.collection.measuring import Measuring
+from pgvec_toolkit.collection.searching import Searching
+from pgvec_toolkit.collection.writing import Writing
+from pgvec_toolkit.embed import base as embedding
+from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, Embedder
+from pgvec_toolkit.embed.registry import register
+from pgvec_toolkit.schema import space as spaces
+from pgvec_toolkit.schema.columns import sql_types
+
+if TYPE_CHECKING:
+    from pgvec_toolkit.evaluate.beir import Qrels
+    from pgvec_toolkit.evaluate.evaluation import Evaluation, Mode
+    from pgvec_toolkit.evaluate.fit import Fitted
+    from pgvec_toolkit.pool import Pool
+
+
+class Collection(Writing, Searching, Measuring):
+    """A collection of chunks that can be searched; get one from `Database.collection` or `create_collection`."""
+
+    @classmethod
+    def create(
+        cls,
+        database: Pool,
+        name: str,
+        *,
+        embedder: Embedder | str | None,
+        dimensions: int | None,
+        type: str | None,
+        distance: str | None,
+        columns: Mapping[str, Any],
+        language: str,
+        schema: str,
+        keywords: bool,
+    ) -> Collection:
+        """Create the collection and its tables, in one transaction with the registration of its model."""
+        if embedder is None and dimensions is None:
+            embedder = DEFAULT_EMBEDDER
+        loaded = embedding.load(embedder) if isinstance(embedder, str) else embedder
+        shape = spaces.shape_of(loaded, dimensions, type, distance)
+        with database.connection() as connection, connection.transaction():
+            connection.execute(
+                "SELECT pgvec.create_collection(%s, %s::integer, distance => %s, columns => %s, language => %s, "
+                "schema => %s, model_id => %s::integer, type => %s, keywords => %s)",
+                [
+                    name,
+                    shape.dimensions,
+                    shape.distance,
+                    Jsonb(sql_types(columns)),
+                    language,
+                    schema,
+                    None if loaded is None else register(connection, loaded),
+                    shape.type,
+                    keywords,
+                ],
+            )
+        return cls.open(database, name, embedder=loaded)
+
+    @classmethod
+    def open(cls, database: Pool, name: str, *, embedder: Embedder | str | None) -> Collection:
+        """Open the collection; its embedder is loaded when text first has to be embedded."""
+        space = spaces.find(database, name)
+        if embedder == space.model:
+            embedder = None  # by its name alone it would lack the prompts that were given
+        return cls(database, name, space, embedding.load(embedder) if isinstance(embedder, str) else embedder)
+
+    def evaluate(
+        self,
+        queries: Mapping[str, str] | str | Path,
+        qrels: Qrels | str | Path,
+        *,
+        modes: Sequence[str] | Mapping[str, str | Mode] = ("dense", "keyword", "hybrid"),
+        k: int = 10,
+        depth: int = 100,
+        fusion: str = "rrf",
+        progress: bool | None = None,
+    ) -> Evaluation:
+        """Run judged queries in several modes and compare what they find by nDCG, MRR, recall and MAP.
+
+        Args:
+            queries: query id to text, or the path of a queries.jsonl (BEIR).
+            qrels: query id to document id to grade, or the path of judgements, BEIR's or TREC's.
+            modes: "dense", "keyword", "hybrid", "space:<name>"; or a mapping of names of your own to these or to
+                functions of a text that return hits: other collections, models, rerankers. The others are compared
+                with the first one.
+            k: of the metrics.
+            depth: how many chunks each search fetches, and each leg of "hybrid"; of a document its best one counts.
+            fusion: of "hybrid".
+            progress: whether to show a bar; None: on a terminal.
+        """
+        from pgvec_toolkit.evaluate.evaluation import evaluate
+
+        return evaluate(self, queries, qrels, modes=modes, k=k, depth=depth, fusion=fusion, progress=progress)
+
+    def fit_weights(
+        self,
+        queries: Mapping[str, str] | str | Path,
+        qrels: Qrels | str | Path,
+        *,
+        fusion: str = "rrf",
+        legs: Sequence[str] | Mapping[str, str | Mode] = ("dense", "keyword"),
+        metric: str = "ndcg@10",
+        train: float = 0.5,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> Fitted:
+        """Find the weights of `hybrid_search` that are best for some judged queries, and judge them by the others.
+
+        Args:
+            queries: as `evaluate` takes them.
+            qrels: as `evaluate` takes them.
+            fusion: rrf, relative, dbsf or weighted.
+            legs: at least two of those of `hybrid_search`.
+            metric: what to maximise: ndcg, mrr, recall or map, @k.
+            train: the share of the queries that the weights are fitted to.
+            seed: of the split and of the intervals.
+            progress: whether to show a bar; None: on a terminal.
+
+        Raises:
+            TuningError: there are too few judged queries.
+        """
+        from pgvec_toolkit.evaluate.fit import fit_weights
+
+        return fit_weights(
+            self, queries, qrels, fusion=fusion, legs=legs, metric=metric, train=train, seed=seed, progress=progress
+        )

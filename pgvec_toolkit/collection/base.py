@@ -1,0 +1,104 @@
+"""What every method of a collection builds on: its spaces, their embedders, and queries as they are bound."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+from psycopg import sql
+
+from pgvec_toolkit.embed import base as embedding
+from pgvec_toolkit.embed.base import Embedder
+from pgvec_toolkit.embed.registry import embedder_of
+from pgvec_toolkit.errors import ConfigurationError
+from pgvec_toolkit.ingest.load import Target
+from pgvec_toolkit.schema import space as spaces
+from pgvec_toolkit.schema.space import Space
+from pgvec_toolkit.search.hybrid import HybridSearcher
+from pgvec_toolkit.search.search import Searcher
+from pgvec_toolkit.tune.recall import Queries
+from pgvec_toolkit.vectors import vector_type
+
+if TYPE_CHECKING:
+    from pgvec_toolkit.pool import Pool
+    from pgvec_toolkit.rerank.base import Reranker
+
+Query = Any  # a text, or a vector: what VectorType.query of the space takes
+
+
+class CollectionBase:
+    """A collection by name, and what is known of it."""
+
+    def __init__(self, database: Pool, name: str, space: Space, embedder: Embedder | None) -> None:
+        self.name = name
+        self.space = space
+        self._database = database
+        self._given = {space.name: embedder}  # embedders that were handed over, by space
+        self._embedders: dict[str, Embedder] = {}
+        self._searcher = Searcher(database, name)
+        self._hybrid_searcher = HybridSearcher(database, name)
+        self._spaces: dict[str, Space] = {}
+        self._rerankers: dict[str, Reranker] = {}  # loaded ones, by name
+
+    def __repr__(self) -> str:
+        return f"Collection({self.name!r}, {self.space.dimensions} dimensions, {self.space.distance})"
+
+    def __bool__(self) -> bool:
+        return True  # an empty collection is one, too
+
+    def __len__(self) -> int:
+        with self._database.connection() as connection:
+            row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(self.space.chunks)).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The typed columns: name to SQL type."""
+        return self.space.columns(self._database)
+
+    @property
+    def embedder(self) -> Embedder:
+        """What turns text into vectors here; checked to be the one that the stored vectors were made with."""
+        return self._embedder(self.space)
+
+    def _forget(self, space: str) -> None:
+        for known in (self._spaces, self._given, self._embedders):
+            known.pop(space, None)
+        self._forget_texts()
+
+    def _forget_texts(self) -> None:
+        self._searcher.forget_texts()
+        self._hybrid_searcher.forget_texts()
+
+    def _embedder(self, space: Space) -> Embedder:
+        if space.name not in self._embedders:
+            self._embedders[space.name] = embedder_of(space, self._given.get(space.name), self.name)
+        return self._embedders[space.name]
+
+    def _target(self) -> Target:
+        return Target(self.space, self.space.typed(self._database))
+
+    def _space(self, name: str | None) -> Space:
+        """Return a vector space by name, looked up once."""
+        if name is None or name == self.space.name:
+            return self.space
+        if name not in self._spaces:
+            self._spaces[name] = spaces.find(self._database, self.name, name)
+        return self._spaces[name]
+
+    def _query(self, query: Query, space: str | None = None) -> Any:
+        """Return a query as it is bound, in the type of its space; a text is embedded."""
+        searched = self._space(space)
+        if isinstance(query, str) and searched.type != "bit":
+            if not query.strip():
+                raise ConfigurationError("the query is empty")
+            embedder = self._embedder(searched)
+            query = embedding.checked(embedder.embed_query(query), (searched.dimensions,), embedder)
+        return vector_type(searched.type).query(query, searched.dimensions, searched.distance)
+
+    def _given_queries(self, queries: Sequence[Query] | NDArray[Any], space: str | None) -> Queries:
+        if isinstance(queries, str) or len(queries) == 0:
+            raise ConfigurationError("queries is a list of at least one text or vector")
+        return Queries.from_vectors([self._query(query, space) for query in queries])

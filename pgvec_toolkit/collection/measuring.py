@@ -1,0 +1,176 @@
+"""The indexes of a collection, and how good its searches are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+from psycopg import sql
+
+from pgvec_toolkit.collection.base import CollectionBase, Query
+from pgvec_toolkit.errors import ConfigurationError, TuningError
+from pgvec_toolkit.progress import progress_bar
+from pgvec_toolkit.schema import indexes as building
+from pgvec_toolkit.schema.index_specs import index_form, index_spec
+from pgvec_toolkit.search.filter import Filter, plain
+from pgvec_toolkit.tune import recall as measuring
+from pgvec_toolkit.tune import tuner
+from pgvec_toolkit.tune.calibration import Calibration
+from pgvec_toolkit.tune.recall import Recall
+
+if TYPE_CHECKING:
+    from pgvec_toolkit.schema.indexes import Index
+    from pgvec_toolkit.tune.tuner import TuningProfile
+
+
+class Measuring(CollectionBase):
+    """Methods that build indexes, tune and measure."""
+
+    def create_index(
+        self,
+        method: str = "hnsw",
+        *,
+        form: str | None = None,
+        prefix: int | None = None,
+        m: int | None = None,
+        ef_construction: int | None = None,
+        lists: int | None = None,
+        space: str | None = None,
+        concurrently: bool = False,
+        progress: bool | None = None,
+    ) -> str:
+        """Build a vector index and bring statistics up to date; returns the index's name.
+
+        Args:
+            method: hnsw, or ivfflat (build that one when the rows are there).
+            form: full; halfvec (half precision, half the size); binary (a bit a dimension); prefix (of leading
+                dimensions). Of all but the first, searches rescore candidates by the whole vectors. None: full, as
+                far as an index can hold the dimensions, else halfvec, else binary.
+            prefix: how many leading dimensions form prefix indexes.
+            m: hnsw: links per node; default 16.
+            ef_construction: hnsw: candidates kept while building; default 64.
+            lists: ivfflat: clusters; default rows / 1000 up to a million rows, their square root beyond.
+            space: the vector space; None: the default one.
+            concurrently: let others write meanwhile; takes longer.
+            progress: whether to show a bar; None: on a terminal.
+        """
+        spec = index_spec(method, m=m, ef_construction=ef_construction, lists=lists)
+        built = self._space(space)
+        chosen = index_form(built, form, prefix)
+        name = building.build(self._database, built, spec, chosen, concurrently=concurrently, progress=progress)
+        self._forget_texts()
+        return name
+
+    def create_keyword_index(self, *, k1: float = 1.2, b: float = 0.75) -> None:
+        """Build the keyword index of a collection that has none (SQL: `pgvec.create_keyword_index`).
+
+        Args:
+            k1: how much more a word says the more often it occurs.
+            b: how much the length of a chunk counts, 0 to 1.
+        """
+        self._database.fetch(
+            "SELECT pgvec.create_keyword_index($1, $2::double precision, $3::double precision)", [self.name, k1, b]
+        )
+
+    def drop_keyword_index(self) -> bool:
+        """Drop the keyword index; returns whether there was one (SQL: `pgvec.drop_keyword_index`)."""
+        (dropped,) = self._database.fetch_one("SELECT pgvec.drop_keyword_index($1)", [self.name])
+        return bool(dropped)
+
+    def indexes(self, *, space: str | None = None) -> list[Index]:
+        """Return the vector indexes of a space (SQL: `pgvec.indexes`)."""
+        rows = self._database.fetch(
+            "SELECT index_name, method, form, dimensions, options, valid, usable, bytes FROM pgvec.indexes($1, $2)",
+            [self.name, space],
+        )
+        return [building.Index(*row) for row in rows]
+
+    def drop_index(self, name: str | None = None, *, space: str | None = None) -> list[str]:
+        """Drop a vector index by name, or all of a space; returns the names of those dropped."""
+        there = [index.name for index in self.indexes(space=space)]
+        if name is not None and name not in there:
+            raise ConfigurationError(f"collection {self.name!r} has no vector index {name!r}; it has {there or 'none'}")
+        dropped = there if name is None else [name]
+        owner = self._space(space)
+        with self._database.connection() as connection:
+            for each in dropped:
+                connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(owner.schema, each)))
+            building.forget_profiles(connection, owner)
+        self._forget_texts()
+        return dropped
+
+    def tune(
+        self,
+        recall: float = 0.95,
+        *,
+        k: int = 10,
+        queries: Sequence[Query] | NDArray[Any] | None = None,
+        sample: int = 500,
+        space: str | None = None,
+        progress: bool | None = None,
+    ) -> TuningProfile:
+        """Find the cheapest setting of the index that reaches a recall, and have every search use it.
+
+        What searches cost here is measured as well (SQL: `pgvec.calibrate`): filtered ones weigh by it.
+
+        Args:
+            recall: the target, of recall@k.
+            k: the number of neighbours that searches will ask for.
+            queries: what users ask: texts, or vectors of shape (n, dimensions), at least 20. None: stored
+                rows drawn at random, which are easier than real queries.
+            sample: how many stored rows to draw.
+            space: the vector space; None: the default one.
+            progress: whether to show a bar; None: on a terminal.
+
+        Raises:
+            TuningError: there is no index, too little to tune on, or the target is out of reach.
+        """
+        if not 0 < recall < 1:
+            raise TuningError(
+                f"the target recall must be above 0 and below 1, not {recall}: only an exact scan reaches 1"
+            )
+        if not 1 <= k <= 999:
+            raise TuningError(f"k must be from 1 to 999, not {k}")
+        indexes = self.indexes(space=space)
+        tuned = self._space(space)
+        given = None if queries is None else self._given_queries(queries, space)
+        with (
+            progress_bar(f"tuning {self.name}", None, progress) as advance,
+            self._database.connection() as connection,
+        ):
+            chosen = measuring.sampled(connection, tuned, sample) if given is None else given
+            profile = tuner.tune(connection, self.name, tuned, indexes, chosen, k, recall, advance)
+        self._forget_texts()
+        return profile
+
+    def calibrate(self, *, space: str | None = None) -> Calibration:
+        """Measure what searches cost on this server, for filtered ones to weigh by (SQL: `pgvec.calibrate`)."""
+        row = self._database.fetch_one("SELECT * FROM pgvec.calibrate($1, $2)", [self.name, space])
+        self._forget_texts()
+        return Calibration(*row)
+
+    def recall(
+        self,
+        *,
+        k: int = 10,
+        queries: Sequence[Query] | NDArray[Any] | None = None,
+        sample: int = 100,
+        where: Filter | None = None,
+        space: str | None = None,
+    ) -> Recall:
+        """Measure the recall that searches get now (SQL: `pgvec.recall`).
+
+        Args:
+            k: of recall@k.
+            queries: texts, or vectors of shape (n, dimensions); None: stored rows drawn at random.
+            sample: how many stored rows to draw.
+            where: a filter that the searches have.
+            space: the vector space; None: the default one.
+        """
+        filter = None if where is None else plain(where)
+        given = None if queries is None else self._given_queries(queries, space)
+        with self._database.connection() as connection:
+            if given is None:
+                return measuring.measure_sample(connection, self.name, self._space(space), sample, k, filter)
+            return measuring.measure(connection, self.name, self._space(space), given, k, filter)

@@ -1,0 +1,170 @@
+"""What is written to a collection, and where: chunks, columns, vector spaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pgvec_toolkit.collection.base import CollectionBase
+from pgvec_toolkit.embed import base as embedding
+from pgvec_toolkit.embed.base import Embedder
+from pgvec_toolkit.embed.registry import register
+from pgvec_toolkit.errors import ConfigurationError
+from pgvec_toolkit.ingest.batch import Records, identifier
+from pgvec_toolkit.ingest.load import Target, Written
+from pgvec_toolkit.ingest.records import Upsertion
+from pgvec_toolkit.ingest.space_embedding import embed_missing, missing
+from pgvec_toolkit.ingest.space_vectors import set_vectors
+from pgvec_toolkit.progress import progress_bar
+from pgvec_toolkit.schema import promote as promoting
+from pgvec_toolkit.schema import space as spaces
+from pgvec_toolkit.schema.promote import Promoted
+
+if TYPE_CHECKING:
+    from pgvec_toolkit.ingest.documents import Ingested
+
+ROWS_PER_BATCH = 5000
+
+
+class Writing(CollectionBase):
+    """Methods that write."""
+
+    def upsert(self, records: Records, *, batch_size: int = ROWS_PER_BATCH, progress: bool | None = None) -> Written:
+        """Insert records, or replace those whose id is known; each batch is one transaction.
+
+        Args:
+            records: an iterable of mappings, a mapping of columns (`vector` may be an array of shape
+                (n, dimensions)), a pyarrow Table or a DataFrame. Fields: `id`; `text` or `vector` or both;
+                optionally `document_id`, `position`, `metadata`; the typed columns; all else is metadata.
+                Text without a vector is embedded, unless it is stored already.
+            batch_size: rows per transaction; texts to be embedded are committed 500 at a time. Memory is that of
+                a few batches, whatever the number of rows.
+            progress: whether to show a bar; None: on a terminal.
+
+        Raises:
+            InvalidRecord: a row cannot be stored; nothing of its batch was written, those before it were.
+        """
+        upsertion = Upsertion(self._target(), lambda: self.embedder, batch_size)
+        total = len(records) if isinstance(records, list | tuple) else None
+        with (
+            self._database.connection() as connection,
+            progress_bar(f"loading {self.name}", total, progress) as advance,
+        ):
+            return upsertion.run(connection, records, advance)
+
+    def ingest(
+        self,
+        source: str | Path | Iterable[Mapping[str, Any]],
+        *,
+        chunk_tokens: int | None = None,
+        progress: bool | None = None,
+    ) -> Ingested:
+        """Ingest documents: read, cut into chunks, embed, write; unchanged ones are skipped, changed ones replaced.
+
+        Args:
+            source: a .txt, .md or .jsonl file, a folder of them, or records with `id` and `text`. Front matter and
+                other fields of a record become typed columns and metadata of each chunk.
+            chunk_tokens: largest chunk, in tokens of the embedder; None: all that it reads at once.
+            progress: whether to show a bar; None: on a terminal.
+
+        Interrupt it, or kill it: each document is in the collection wholly or not at all, and running it
+        again does the rest.
+        """
+        from pgvec_toolkit.ingest.documents import Ingestion
+        from pgvec_toolkit.ingest.read import documents, files
+
+        total = None
+        if isinstance(source, str | Path):
+            found = files(Path(source))
+            total = None if any(path.suffix == ".jsonl" for path, _ in found) else len(found)
+        ingestion = Ingestion(self._target(), self.embedder, chunk_tokens)
+        with (
+            self._database.connection() as connection,
+            progress_bar(f"ingesting into {self.name}", total, progress) as advance,
+        ):
+            return ingestion.run(connection, documents(source), advance)
+
+    def delete(self, document_ids: Sequence[str | int]) -> int:
+        """Delete documents; returns the number of chunks deleted (SQL: `pgvec.delete_documents`)."""
+        if isinstance(document_ids, str):
+            raise ConfigurationError("document_ids is a list of ids, not one text")
+        ids = [identifier(id, row) for row, id in enumerate(document_ids)]
+        row = self._database.fetch_one("SELECT pgvec.delete_documents($1, $2::text[])", [self.name, ids])
+        return int(row[0])
+
+    def promote(self, key: str, type: object, *, progress: bool | None = None) -> Promoted:
+        """Make a metadata key a typed, indexed column while searches and loads go on; killed, call it again.
+
+        The key stays in the metadata, which loads go on writing; the column follows. Values that cannot be
+        read as the type stay there only, and are counted.
+
+        Args:
+            key: of the metadata; the column gets its name.
+            type: str, int, float, bool, datetime.date, datetime.datetime, list[str], or a SQL name.
+            progress: whether to show a bar; None: on a terminal.
+        """
+        promoted = promoting.promote(self._database, self.name, self.space, key, type, progress=progress)
+        self._forget_texts()
+        return promoted
+
+    def add_space(
+        self,
+        name: str,
+        *,
+        embedder: Embedder | str | None = None,
+        dimensions: int | None = None,
+        type: str | None = None,
+        distance: str | None = None,
+    ) -> None:
+        """Add a vector space: further vectors of the same chunks (SQL: `pgvec.add_space`).
+
+        Fill it by `embed_space` if it has an embedder, else by `set_vectors`.
+
+        Args:
+            name: by which searches ask for it.
+            embedder: a model name or an `Embedder`, dense or sparse (SPLADE); what the next three are follows from it.
+            dimensions: of the vectors.
+            type: of the vectors: vector, halfvec, bit, sparsevec or vector[].
+            distance: by which they are compared.
+        """
+        loaded = embedding.load(embedder) if isinstance(embedder, str) else embedder
+        shape = spaces.shape_of(loaded, dimensions, type, distance)
+        with self._database.connection() as connection, connection.transaction():
+            connection.execute(
+                "SELECT pgvec.add_space(%s, %s, %s::integer, %s, %s, %s::integer)",
+                [
+                    *(self.name, name, shape.dimensions, shape.type, shape.distance),
+                    None if loaded is None else register(connection, loaded),
+                ],
+            )
+        self._forget(name)
+        self._given[name] = loaded
+
+    def embed_space(self, name: str, *, progress: bool | None = None) -> int:
+        """Embed the texts of all chunks that have no vector in a space; return how many.
+
+        Interrupt it, or kill it: running it again does the rest.
+        """
+        space = self._space(name)
+        embedder = self._embedder(space)
+        with self._database.connection() as connection:
+            total = missing(connection, space)
+            with progress_bar(f"embedding {self.name} into {name}", total, progress) as advance:
+                return embed_missing(connection, space, embedder, advance)
+
+    def drop_space(self, name: str) -> None:
+        """Drop a vector space that was added, with its vectors (SQL: `pgvec.drop_space`)."""
+        self._database.fetch("SELECT pgvec.drop_space($1, $2)", [self.name, name])
+        self._forget(name)
+
+    def set_vectors(self, space: str, ids: Sequence[str | int], vectors: Any) -> int:
+        """Write the vectors of stored chunks in a named space, in one transaction; return how many are new or differ.
+
+        Args:
+            space: its name.
+            ids: of chunks that are stored.
+            vectors: one for each, as `upsert` takes them.
+        """
+        with self._database.connection() as connection:
+            return set_vectors(connection, Target(self._space(space), {}), ids, vectors)

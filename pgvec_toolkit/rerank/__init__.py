@@ -1,0 +1,1 @@
+"""Reranking: hits of a search put in the order that a slower, better judge gives them."""

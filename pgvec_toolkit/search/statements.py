@@ -1,0 +1,58 @@
+"""Running the statements of searches: their texts come from the server, are kept for a while, and run prepared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import RawCursor
+
+from pgvec_toolkit.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pgvec_toolkit.pool import Connection
+
+# The gate follows the table's size, and an index may appear: a text is asked for again after this many seconds.
+_LIFETIME = 60.0
+_MOST = 500
+
+
+class Texts:
+    """Statements by the shape of the call."""
+
+    def __init__(self) -> None:
+        self._texts: dict[Hashable, tuple[bytes, float]] = {}
+
+    def get(self, key: Hashable, fetch: Callable[[], str]) -> bytes:
+        """Return the text of a shape, fetched if it is not there or too old."""
+        now = time.monotonic()
+        text, fetched = self._texts.get(key, (b"", 0.0))
+        if not text or now - fetched > _LIFETIME:
+            if len(self._texts) >= _MOST:
+                self._texts.clear()
+            text = fetch().encode()
+            self._texts[key] = (text, now)
+        return text
+
+    def clear(self) -> None:
+        """Forget them all."""
+        self._texts.clear()
+
+
+def run(connection: Connection, text: bytes, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Run a statement prepared, with binary parameters."""
+    return RawCursor(connection).execute(text, parameters, prepare=True, binary=True).fetchall()
+
+
+@contextmanager
+def blamed(where_sql: str | None) -> Iterator[None]:
+    """Say of a statement that does not parse that there is text of the user in it."""
+    try:
+        yield
+    except psycopg.ProgrammingError as error:
+        if where_sql is None:
+            raise
+        raise ConfigurationError(f"where_sql {where_sql!r}: {error.diag.message_primary}") from error

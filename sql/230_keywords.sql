@@ -1,0 +1,204 @@
+-- The keyword index of a collection: what BM25 (Robertson and Zaragoza, 2009, as Lucene computes it) needs to know, in plain tables.
+--
+-- <collection>_keywords has a row for each chunk with text. What a word adds to a score depends on how often it occurs in the chunk, on the
+-- chunk's length, and on statistics of the whole collection, which change with every write. So nothing of these is stored: column terms
+-- says only which words occur how often, in classes, as the dimensions of a sparse vector. A search multiplies it with a vector of weights
+-- made for the chunk's class of length, so that the product is never less than the score, and scores the best by that bound exactly.
+-- A row thus depends on its chunk alone, and never has to be written again because another was.
+--
+-- <collection>_lexemes counts in how many chunks a lexeme occurs: the sum of its rows. Writers add rows of differences, so none waits
+-- for another, and now and then one of them adds them up. Rows of the lexeme '' count chunks and words, by classes of length.
+
+CREATE OR REPLACE FUNCTION pgvec._lexeme_number(lexeme text) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT (hashtext(lexeme COLLATE "C") & 2147483647) % 100000000 $$;
+COMMENT ON FUNCTION pgvec._lexeme_number(text) IS
+'The number that stands for a lexeme. Where two share one, a bound is higher than it need be; no score depends on it.';
+
+CREATE OR REPLACE FUNCTION pgvec._length_classes() RETURNS integer[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Numeric, not float: the same on every machine.
+    SELECT array_agg(c.shortest ORDER BY c.shortest)
+    FROM (SELECT i AS shortest FROM generate_series(0, 16) i UNION SELECT ceil(16 * power(1.15, i::numeric))::integer FROM generate_series(1, 70) i) c
+$$;
+COMMENT ON FUNCTION pgvec._length_classes() IS 'The shortest length of each class of lengths: up to 16 words each length is one, beyond that they grow by 15 %.';
+
+CREATE OR REPLACE FUNCTION pgvec.keyword_terms(tsv tsvector, classes integer[] DEFAULT NULL,
+                                               OUT length integer, OUT length_class smallint, OUT lexemes integer[], OUT terms sparsevec)
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE dimensions bigint[];
+BEGIN
+    SELECT coalesce(sum(w.times), 0), coalesce(array_agg(w.number), '{}'),
+           coalesce(array_agg(DISTINCT w.number * 8::bigint + CASE WHEN w.times <= 3 THEN w.times WHEN w.times <= 5 THEN 4 WHEN w.times <= 9 THEN 5 ELSE 6 END), '{}')
+    INTO length, lexemes, dimensions
+    -- The number as in pgvec._lexeme_number, which is not called for the sake of loading: this runs for every word.
+    FROM (SELECT coalesce(cardinality(u.positions), 1) AS times, (hashtext(u.lexeme COLLATE "C") & 2147483647) % 100000000 AS number FROM unnest(tsv) u) w;
+    length_class := width_bucket(length, coalesce(classes, pgvec._length_classes()));
+    IF cardinality(dimensions) <= 16000 THEN  -- what a sparsevec holds; others have no bound, and are always scored
+        terms := '{' || coalesce(nullif(array_to_string(dimensions, ':1,'), '') || ':1', '') || '}/1000000000';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgvec.keyword_terms(tsvector, integer[]) IS
+'What the keyword index keeps of a chunk. length: its words, without stop words; length_class: which of the classes that is in; lexemes:
+the number of each lexeme; terms: which occurs once, twice, three times, four or five, six to nine times, more often.
+Example: SELECT length FROM pgvec.keyword_terms(to_tsvector(''english'', ''Rotating the credentials''));';
+
+CREATE OR REPLACE FUNCTION pgvec.keep_keywords() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    keywords text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME || '_keywords');
+    lexemes  text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME || '_lexemes');
+    -- An UPDATE of other columns changes nothing here.
+    come     text := CASE TG_OP WHEN 'INSERT' THEN 'SELECT n.key, n.tsv FROM new_rows n WHERE n.text IS NOT NULL'
+        WHEN 'UPDATE' THEN 'SELECT n.key, n.tsv FROM new_rows n LEFT JOIN old_rows o ON o.key = n.key WHERE n.text IS NOT NULL AND (o.text IS NULL OR o.tsv <> n.tsv)' END;
+    gone     text := CASE TG_OP WHEN 'DELETE' THEN 'SELECT o.key, o.tsv FROM old_rows o WHERE o.text IS NOT NULL'
+        WHEN 'UPDATE' THEN 'SELECT o.key, o.tsv FROM old_rows o LEFT JOIN new_rows n ON n.key = o.key WHERE o.text IS NOT NULL AND (n.text IS NULL OR n.tsv <> o.tsv)' END;
+    counted  bigint;
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        EXECUTE format('TRUNCATE %s, %s', keywords, lexemes);
+        RETURN NULL;
+    END IF;
+    IF gone IS NOT NULL THEN
+        EXECUTE format('DELETE FROM %s t USING (%s) g WHERE t.key = g.key', keywords, gone);
+    END IF;
+    IF come IS NOT NULL THEN
+        EXECUTE format('INSERT INTO %s (key, length, length_class, lexemes, terms) '
+                       'SELECT c.key, k.length, k.length_class, k.lexemes, k.terms '
+                       'FROM (%s) c CROSS JOIN pgvec._length_classes() classes CROSS JOIN LATERAL pgvec.keyword_terms(c.tsv, classes) k', keywords, come);
+    END IF;
+    EXECUTE format($sql$
+        WITH changed AS MATERIALIZED (%2$s)
+        INSERT INTO %1$s (lexeme, length_class, chunks, words)
+        SELECT l.lexeme, 0, sum(c.sign), 0 FROM changed c CROSS JOIN LATERAL unnest(c.tsv) l GROUP BY l.lexeme HAVING sum(c.sign) <> 0
+        UNION ALL
+        SELECT '', l.length_class, sum(c.sign), sum(c.sign * l.length)
+        FROM changed c CROSS JOIN pgvec._length_classes() classes
+        CROSS JOIN LATERAL (SELECT s.length, width_bucket(s.length, classes) AS length_class
+                            FROM (SELECT coalesce(sum(coalesce(cardinality(u.positions), 1)), 0)::integer AS length FROM unnest(c.tsv) u) s) l
+        GROUP BY l.length_class HAVING sum(c.sign) <> 0 OR sum(c.sign * l.length) <> 0$sql$,
+        lexemes, concat_ws(' UNION ALL ', 'SELECT 1 AS sign, c.tsv FROM (' || come || ') c', 'SELECT -1 AS sign, g.tsv FROM (' || gone || ') g'));
+    GET DIAGNOSTICS counted = ROW_COUNT;
+    -- About once in 50,000 rows they are added up; by one writer at a time, and not where that could fail it.
+    IF random() * 50000 < counted AND current_setting('transaction_isolation') = 'read committed' THEN
+        PERFORM pgvec.add_up_lexemes(TG_TABLE_SCHEMA, TG_TABLE_NAME);
+    END IF;
+    RETURN NULL;
+END $$;
+COMMENT ON FUNCTION pgvec.keep_keywords() IS
+'Trigger of chunk tables with a keyword index: whatever writes chunks, the index follows, in the same transaction.';
+
+CREATE OR REPLACE FUNCTION pgvec.add_up_lexemes(schema_name text, table_name text) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    replaced bigint;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext(format('pgvec.lexemes %I.%I', schema_name, table_name))) THEN
+        RETURN 0;
+    END IF;
+    -- It deletes what it sees, and adds the sum of what it deleted: rows that others write meanwhile stay.
+    EXECUTE format($sql$
+        WITH several AS (SELECT l.lexeme, l.length_class FROM %1$s l GROUP BY 1, 2 HAVING count(*) > 1 OR sum(l.chunks) = 0),
+        gone AS (DELETE FROM %1$s l USING several s WHERE l.lexeme = s.lexeme AND l.length_class = s.length_class
+                 RETURNING l.lexeme, l.length_class, l.chunks, l.words),
+        added AS (INSERT INTO %1$s (lexeme, length_class, chunks, words)
+                  SELECT g.lexeme, g.length_class, sum(g.chunks), sum(g.words) FROM gone g GROUP BY 1, 2 HAVING sum(g.chunks) <> 0 RETURNING 1)
+        SELECT (SELECT count(*) FROM gone) - (SELECT count(*) FROM added)$sql$, format('%I.%I', schema_name, table_name || '_lexemes')) INTO replaced;
+    RETURN replaced;
+END $$;
+COMMENT ON FUNCTION pgvec.add_up_lexemes(text, text) IS
+'Replace the rows that count the chunks of a lexeme by their sum; returns how many rows fewer there are. Writers do it by themselves now
+and then; searches are right either way. 0 if another session is at it.
+Example: SELECT pgvec.add_up_lexemes(''public'', ''docs'');';
+
+CREATE OR REPLACE FUNCTION pgvec.create_keyword_index(collection text, k1 double precision DEFAULT 1.2, b double precision DEFAULT 0.75) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    owner  pgvec.collections := pgvec._collection(collection);
+    chunks text := format('%I.%I', owner.schema_name, owner.table_name);
+    event  text;
+BEGIN
+    PERFORM pgvec._check_bm25(k1, b);
+    IF EXISTS (SELECT FROM pgvec.keyword_indexes i WHERE i.collection_id = owner.id) THEN
+        RAISE EXCEPTION 'collection % has a keyword index already', quote_literal(collection)
+            USING ERRCODE = 'PV002', HINT = 'Drop it first with pgvec.drop_keyword_index(collection).';
+    END IF;
+    PERFORM pgvec._check_free(owner.schema_name, owner.table_name || '_keywords'), pgvec._check_free(owner.schema_name, owner.table_name || '_lexemes');
+    EXECUTE format('CREATE TABLE %I.%I (key bigint PRIMARY KEY, length integer NOT NULL, length_class smallint NOT NULL, lexemes integer[] NOT NULL, '
+                   'terms %I.sparsevec(1000000000))', owner.schema_name, owner.table_name || '_keywords', pgvec._vector_schema());
+    -- In line while a row fits a page.
+    EXECUTE format('ALTER TABLE %I.%I ALTER lexemes SET STORAGE EXTERNAL, ALTER terms SET STORAGE EXTERNAL, SET (toast_tuple_target = 8160)',
+                   owner.schema_name, owner.table_name || '_keywords');
+    EXECUTE format('CREATE TABLE %I.%I (lexeme text COLLATE "C" NOT NULL, length_class smallint NOT NULL, chunks bigint NOT NULL, words bigint NOT NULL)',
+                   owner.schema_name, owner.table_name || '_lexemes');
+    INSERT INTO pgvec.keyword_indexes (collection_id, k1, b) VALUES (owner.id, k1, b);
+    -- From here on nobody else writes chunks until the transaction ends; searches go on.
+    FOREACH event IN ARRAY '{INSERT,UPDATE,DELETE,TRUNCATE}'::text[] LOOP
+        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION pgvec.keep_keywords()', 'pgvec_keywords_' || lower(event), event, chunks,
+                       CASE event WHEN 'INSERT' THEN 'REFERENCING NEW TABLE AS new_rows' WHEN 'DELETE' THEN 'REFERENCING OLD TABLE AS old_rows'
+                                  WHEN 'UPDATE' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows' ELSE '' END);
+    END LOOP;
+    PERFORM pgvec._fill_keyword_index(owner);
+    -- A small pending list: each search reads all of it.
+    EXECUTE format('CREATE INDEX ON %I.%I USING gin (lexemes) WITH (gin_pending_list_limit = 256)', owner.schema_name, owner.table_name || '_keywords');
+    EXECUTE format('CREATE INDEX ON %I.%I (lexeme)', owner.schema_name, owner.table_name || '_lexemes');
+END $$;
+COMMENT ON FUNCTION pgvec.create_keyword_index(text, double precision, double precision) IS
+'Give a collection that has none its keyword index: tables <collection>_keywords and <collection>_lexemes, and triggers that keep them.
+New collections have one. It takes about 0.1 ms a chunk, during which others can search but not write.
+k1: how much more a word says the more often it occurs; b: how much the length of a chunk counts, 0 to 1.
+Example: SELECT pgvec.create_keyword_index(''docs'', k1 => 1.5);';
+
+CREATE OR REPLACE FUNCTION pgvec._fill_keyword_index(owner pgvec.collections) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    chunks text := format('%I.%I', owner.schema_name, owner.table_name);
+BEGIN
+    EXECUTE format('INSERT INTO %I.%I (key, length, length_class, lexemes, terms) SELECT d.key, k.length, k.length_class, k.lexemes, k.terms '
+                   'FROM %s d CROSS JOIN pgvec._length_classes() classes CROSS JOIN LATERAL pgvec.keyword_terms(d.tsv, classes) k '
+                   'WHERE d.text IS NOT NULL ORDER BY d.key', owner.schema_name, owner.table_name || '_keywords', chunks);
+    EXECUTE format($sql$
+        INSERT INTO %1$I.%2$I (lexeme, length_class, chunks, words)
+        SELECT l.lexeme, 0, count(*), 0 FROM %4$s d CROSS JOIN LATERAL unnest(d.tsv) l WHERE d.text IS NOT NULL GROUP BY l.lexeme
+        UNION ALL SELECT '', t.length_class, count(*), sum(t.length) FROM %1$I.%3$I t GROUP BY t.length_class$sql$,
+        owner.schema_name, owner.table_name || '_lexemes', owner.table_name || '_keywords', chunks);
+END $$;
+COMMENT ON FUNCTION pgvec._fill_keyword_index(pgvec.collections) IS 'Write the rows of a keyword index that is empty.';
+
+CREATE OR REPLACE FUNCTION pgvec._check_bm25(k1 double precision, b double precision) RETURNS void
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF (k1 BETWEEN 0 AND 1000) IS NOT TRUE THEN
+        RAISE EXCEPTION 'k1 must be from 0 to 1000, not %', coalesce(k1::text, 'NULL') USING ERRCODE = 'PV005', HINT = 'Usual is 0.9 to 2.';
+    ELSIF (b BETWEEN 0 AND 1) IS NOT TRUE THEN
+        RAISE EXCEPTION 'b must be from 0 to 1, not %', coalesce(b::text, 'NULL') USING ERRCODE = 'PV005', HINT = 'Usual is 0.75.';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgvec._check_bm25(double precision, double precision) IS 'PV005 unless these can be parameters of BM25.';
+
+CREATE OR REPLACE FUNCTION pgvec.drop_keyword_index(collection text) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    owner pgvec.collections := pgvec._collection(collection);
+    event text;
+BEGIN
+    DELETE FROM pgvec.keyword_indexes i WHERE i.collection_id = owner.id;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    FOREACH event IN ARRAY '{insert,update,delete,truncate}'::text[] LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS %I ON %I.%I', 'pgvec_keywords_' || event, owner.schema_name, owner.table_name);
+    END LOOP;
+    EXECUTE format('DROP TABLE IF EXISTS %1$I.%2$I, %1$I.%3$I', owner.schema_name, owner.table_name || '_keywords', owner.table_name || '_lexemes');
+    RETURN true;
+END $$;
+COMMENT ON FUNCTION pgvec.drop_keyword_index(text) IS 'Drop the keyword index of a collection; returns whether there was one.
+Example: SELECT pgvec.drop_keyword_index(''docs'');';
