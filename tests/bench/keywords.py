@@ -17,55 +17,15 @@ from typing import Any
 
 import numpy as np
 import psycopg
-from numpy.typing import NDArray
-from psycopg import sql
 
 import pgvec_toolkit as pgvec
 from tests.bench import debian
 from tests.bench.turns import Run, in_turn, prepared
+from tests.bm25 import K1, B, Exhaustive, lexemes
 
 K = 10
-K1, B = 1.2, 0.75
 RANKED = """SELECT d.id, ts_rank_cd(d.tsv, q.query) FROM bench_debian d,
     CAST($1 AS tsquery) AS q (query) WHERE d.tsv @@ q.query ORDER BY 2 DESC LIMIT 10"""
-
-
-class Exhaustive:
-    """BM25 of every package, from the lexemes that the server made of them."""
-
-    def __init__(self, connection: psycopg.Connection[Any], chunks: str) -> None:
-        rows = connection.execute(
-            sql.SQL(
-                "SELECT d.id, array_agg(l.lexeme), array_agg(coalesce(cardinality(l.positions), 1)) FROM {} d "
-                "LEFT JOIN LATERAL unnest(d.tsv) l ON true GROUP BY d.id"
-            ).format(sql.Identifier(chunks))
-        ).fetchall()
-        self.ids = [id for id, _, _ in rows]
-        self.tokens = [
-            [lexeme for lexeme, n in zip(lexemes, times, strict=True) if lexeme for _ in range(n)]
-            for _, lexemes, times in rows
-        ]
-        lengths = np.array([len(tokens) for tokens in self.tokens], dtype=np.float64)
-        self.norms = K1 * (1 - B + B * lengths / lengths.mean())
-        places: dict[str, list[int]] = {}
-        counts: dict[str, list[int]] = {}
-        for place, (_, lexemes, times) in enumerate(rows):
-            for lexeme, n in zip(lexemes, times, strict=True):
-                if lexeme:
-                    places.setdefault(lexeme, []).append(place)
-                    counts.setdefault(lexeme, []).append(n)
-        self.places = {lexeme: np.array(each) for lexeme, each in places.items()}
-        self.counts = {lexeme: np.array(each, dtype=np.float64) for lexeme, each in counts.items()}
-
-    def scores(self, lexemes: Sequence[str]) -> NDArray[np.float64]:
-        """Return the score of every package, of shape (packages,)."""
-        scores = np.zeros(len(self.ids))
-        for lexeme in lexemes:
-            if lexeme in self.places:
-                places, times = self.places[lexeme], self.counts[lexeme]
-                idf = np.log(1 + (len(self.ids) - len(places) + 0.5) / (len(places) + 0.5))
-                scores[places] += idf * times / (times + self.norms[places])
-        return scores
 
 
 def draw(exhaustive: Exhaustive, count: int) -> dict[str, list[str]]:
@@ -86,14 +46,6 @@ def draw(exhaustive: Exhaustive, count: int) -> dict[str, list[str]]:
         "commonest": several(by_count[:30]),
         "titles": [str(title) for title in titles[:count]],
     }
-
-
-def lexemes(connection: psycopg.Connection[Any], text: str) -> list[str]:
-    """Return the lexemes of a text, as often as they occur."""
-    statement = (
-        "SELECT u.lexeme FROM unnest(to_tsvector('english', %s)) u, generate_series(1, cardinality(u.positions))"
-    )
-    return [lexeme for (lexeme,) in connection.execute(statement, [text])]
 
 
 def compare(

@@ -2,6 +2,7 @@
 
 limit    the same bytes, encoded beforehand, one binary COPY into each of the same tables
 write_row  pgvector-python's loading example: one write_row a row, into the same tables
+no keywords  upsert into a collection without a keyword index: what that costs
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ NAME = "bench_upsert"
 CHUNK_COLUMNS = ["key", "id", "document_id", "position", "text", "metadata", "section", "size", "tags"]
 
 
-def fresh(database: pgvec.Database) -> pgvec.Collection:
+def fresh(database: pgvec.Database, *, keywords: bool = True) -> pgvec.Collection:
     """Return an empty collection."""
     database.drop_collection(NAME, if_exists=True)
-    return database.create_collection(NAME, dimensions=384, columns=debian.COLUMNS)
+    return database.create_collection(NAME, dimensions=384, columns=debian.COLUMNS, keywords=keywords)
 
 
 def copy(table: str, columns: list[str]) -> sql.Composed:
@@ -82,9 +83,9 @@ def write_row(database: pgvec.Database, rows: list[dict[str, Any]]) -> float:
         return time.perf_counter() - began
 
 
-def upsert(database: pgvec.Database, rows: list[dict[str, Any]]) -> float:
+def upsert(database: pgvec.Database, rows: list[dict[str, Any]], *, keywords: bool = True) -> float:
     """Load as users do."""
-    collection = fresh(database)
+    collection = fresh(database, keywords=keywords)
     began = time.perf_counter()
     collection.upsert(iter(rows), progress=False)
     return time.perf_counter() - began
@@ -109,18 +110,19 @@ def client_memory(database: pgvec.Database) -> None:
     print(f"peak memory of a process that streams: {after / 1024:.0f} MB (before loading {before / 1024:.0f} MB)")
 
 
-def main(rounds: int = 5) -> None:
+def main(rounds: int = 3) -> None:
     """Measure in turn, and print rows/s and ratios."""
     with debian.connect() as database:
         client_memory(database)  # first: the peak is the process's
         rows = list(debian.records())
         encoded = encode(rows)
-        ratios: dict[str, list[float]] = {"limit": [], "write_row": []}
+        ratios: dict[str, list[float]] = {"limit": [], "write_row": [], "no keywords": []}
         for _ in range(rounds):
             took = {
                 "limit": limit(database, encoded),
                 "upsert": upsert(database, rows),
                 "write_row": write_row(database, rows),
+                "no keywords": upsert(database, rows, keywords=False),
             }
             print("  ".join(f"{name} {len(rows) / seconds:,.0f} rows/s" for name, seconds in took.items()))
             for name in ratios:
