@@ -1,12 +1,16 @@
-"""collection create, list, show, drop."""
+"""collection create, list, show, drop; add-space, embed, drop-space; promote."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pgvec_toolkit.cli.options import Dsn, Json, Name, collection, connect
-from pgvec_toolkit.cli.output import print_json, print_table, say, size
+from pgvec_toolkit.cli.output import print_json, print_table, say, say_pruned, size
+
+if TYPE_CHECKING:
+    from pgvec_toolkit.embed.base import Embedder
 
 Type = Annotated[
     str | None,
@@ -37,6 +41,13 @@ def create(
         str | None,
         typer.Option(help="Embedding model. [default: sentence-transformers/all-MiniLM-L6-v2]", show_default=False),
     ] = None,
+    query_prompt: Annotated[
+        str | None,
+        typer.Option(help="Put before queries. [default: as the model has it, or its family]", show_default=False),
+    ] = None,
+    document_prompt: Annotated[
+        str | None, typer.Option(help="Put before documents. [default: likewise]", show_default=False)
+    ] = None,
     dimensions: Annotated[
         int | None, typer.Option(help="Length of the vectors, if you bring your own instead of an embedder.")
     ] = None,
@@ -51,7 +62,7 @@ def create(
     columns = dict(_parse_column(each) for each in column or [])
     created = connect(dsn).create_collection(
         name,
-        embedder=embedder,
+        embedder=_prompted(embedder, query_prompt, document_prompt),
         dimensions=dimensions,
         type=type,
         distance=distance,
@@ -91,7 +102,9 @@ def embed(
     dsn: Dsn = None,
 ) -> None:
     """Embed the chunks that have no vector in a space; interrupt and repeat it at will."""
-    say(f"{collection(name, dsn).embed_space(space)} chunks embedded into {space}")
+    done = collection(name, dsn).embed_space(space)
+    say(f"{done.chunks} chunks embedded into {space}")
+    say_pruned(done.pruned_vectors, done.pruned_entries)
 
 
 @app.command("drop-space")
@@ -103,6 +116,25 @@ def drop_space(
     """Drop a vector space that was added, with its vectors."""
     collection(name, dsn).drop_space(space)
     say(f"vector space {space} of collection {name} is gone")
+
+
+@app.command()
+def promote(
+    name: Name,
+    key: Annotated[str, typer.Argument(help="Key of the metadata.", show_default=False)],
+    type: Annotated[str, typer.Argument(help="text, int, float, bool, date, timestamp or text[].", show_default=False)],
+    dsn: Dsn = None,
+    as_json: Json = False,
+) -> None:
+    """Make a metadata key a typed, indexed column, online. Example: pgvec collection promote docs year int."""
+    promoted = collection(name, dsn).promote(key, type)
+    if as_json:
+        print_json(asdict(promoted))
+        return
+    say(f"{promoted.column} is a column of type {promoted.type}: {promoted.rows} rows have a value")
+    if promoted.unreadable:
+        shown = ", ".join(f"{value!r} of {id}" for id, value in promoted.examples)
+        say(f"{promoted.unreadable} rows hold values that cannot be read as one, for example {shown}")
 
 
 @app.command("list")
@@ -160,6 +192,18 @@ def drop(
         typer.confirm(f"Drop collection {name} and its {len(dropped)} rows?", abort=True, err=True)
     connect(dsn).drop_collection(name)
     say(f"collection {name} is gone")
+
+
+def _prompted(name: str | None, query: str | None, document: str | None) -> Embedder | str | None:
+    if query is None and document is None:
+        return name
+    from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, load
+    from pgvec_toolkit.embed.sentence_transformer import SentenceTransformerEmbedder
+
+    model = name or DEFAULT_EMBEDDER
+    if not isinstance(load(model), SentenceTransformerEmbedder):
+        raise typer.BadParameter("go with a dense model only", param_hint="--query-prompt, --document-prompt")
+    return SentenceTransformerEmbedder(model, query_prompt=query, document_prompt=document)
 
 
 def _parse_column(text: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 from pgvec_toolkit.cli.options import Dsn, Name, collection
-from pgvec_toolkit.cli.output import say
+from pgvec_toolkit.cli.output import say, say_pruned
 
 
 def ingest(
@@ -30,6 +30,7 @@ def ingest(
             f"{path}: {done.documents} documents, {done.unchanged} of them unchanged; "
             f"{done.chunks} chunks written in {seconds:.1f} s"
         )
+        say_pruned(done.pruned_vectors, done.pruned_entries)
 
 
 def delete(

@@ -36,7 +36,7 @@ def evaluate(
     ] = None,
     k: Annotated[int, typer.Option("-k", "--k", min=1, help="How many documents the metrics look at.")] = 10,
     depth: Annotated[int, typer.Option(min=1, help="How many chunks a search fetches, and a leg of hybrid.")] = 100,
-    fusion: Annotated[str, typer.Option(help="Of hybrid: rrf, relative, dbsf or weighted.")] = "rrf",
+    fusion: Annotated[str, typer.Option(help="Of hybrid: relative, dbsf, rrf or weighted.")] = "relative",
     fit: Annotated[
         bool, typer.Option("--fit", help="Fit the fusion's weights to half of the queries, and judge them by the rest.")
     ] = False,

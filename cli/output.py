@@ -15,6 +15,12 @@ def say(message: str) -> None:
     typer.echo(message, err=True)
 
 
+def say_pruned(vectors: int, entries: int) -> None:
+    """Say what sparse vectors have lost, if they have."""
+    if vectors:
+        say(f"{vectors} sparse vectors lost {entries} entries, their smallest: an index holds 1,000 each")
+
+
 def print_json(value: Any) -> None:
     """Print JSON, indented on a terminal."""
     typer.echo(json.dumps(value, ensure_ascii=False, default=str, indent=2 if sys.stdout.isatty() else None))

@@ -76,7 +76,8 @@ def search(
         typer.Option(help="hybrid: keyword or a vector space; several times. [default: both]", show_default=False),
     ] = None,
     fusion: Annotated[
-        str | None, typer.Option(help="hybrid: rrf, relative, dbsf or weighted. [default: rrf]", show_default=False)
+        str | None,
+        typer.Option(help="hybrid: relative, dbsf, rrf or weighted. [default: relative]", show_default=False),
     ] = None,
     weight: Annotated[
         list[str] | None, typer.Option(help="hybrid: weight of a leg, as keyword=0.5; several times.")
@@ -118,12 +119,16 @@ def search(
     )
     of_hybrid = _given(legs=leg, fusion=fusion, weights=_weights(weight), depth=depth)
     _refuse_others(mode, of_dense, of_hybrid)
+    if rerank is None and (rerank_depth is not None or budget is not None):
+        raise typer.BadParameter("goes with --rerank", param_hint="--rerank-depth, --budget")
     searched = collection(name, dsn)
     if show_sql:
         of_dense.pop("vector", None)
         of_hybrid.pop("weights", None)  # a parameter of the statement
         if mode is Mode.keyword:
             raise typer.BadParameter("call pgvec.keyword_search: it plans for the words at hand", param_hint="--sql")
+        if rerank is not None:
+            raise typer.BadParameter("no statement reranks: leave --rerank out", param_hint="--sql")
         by_mode = searched.search_sql if mode is Mode.dense else searched.hybrid_search_sql
         typer.echo(by_mode(k, filter, **everywhere, **(of_dense if mode is Mode.dense else of_hybrid)))
         return
@@ -131,8 +136,6 @@ def search(
         from pgvec_toolkit.rerank.spec import Rerank
 
         everywhere["rerank"] = Rerank(rerank, rerank_depth, budget)
-    elif rerank_depth is not None or budget is not None:
-        raise typer.BadParameter("goes with --rerank", param_hint="--rerank-depth, --budget")
     if mode is Mode.dense:
         of_dense.pop("vector", None)
         hits = searched.search(_query(query, vector), k, filter, **everywhere, **of_dense)

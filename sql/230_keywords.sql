@@ -56,34 +56,38 @@ DECLARE
         WHEN 'UPDATE' THEN 'SELECT n.key, n.tsv FROM new_rows n LEFT JOIN old_rows o ON o.key = n.key WHERE n.text IS NOT NULL AND (o.text IS NULL OR o.tsv <> n.tsv)' END;
     gone     text := CASE TG_OP WHEN 'DELETE' THEN 'SELECT o.key, o.tsv FROM old_rows o WHERE o.text IS NOT NULL'
         WHEN 'UPDATE' THEN 'SELECT o.key, o.tsv FROM old_rows o LEFT JOIN new_rows n ON n.key = o.key WHERE o.text IS NOT NULL AND (n.text IS NULL OR n.tsv <> o.tsv)' END;
+    changed  boolean;
     counted  bigint;
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         EXECUTE format('TRUNCATE %s, %s', keywords, lexemes);
         RETURN NULL;
     END IF;
+    EXECUTE format('SELECT EXISTS (%s)', concat_ws(' UNION ALL ', come, gone)) INTO changed;
+    IF NOT changed THEN
+        RETURN NULL;
+    END IF;
     IF gone IS NOT NULL THEN
-        EXECUTE format('DELETE FROM %s t USING (%s) g WHERE t.key = g.key', keywords, gone);
+        EXECUTE format($sql$
+            WITH gone AS (DELETE FROM %s t USING (%s) g WHERE t.key = g.key RETURNING t.length_class, t.length)
+            INSERT INTO %s (lexeme, length_class, chunks, words) SELECT '', g.length_class, -count(*), -sum(g.length) FROM gone g GROUP BY g.length_class$sql$,
+            keywords, gone, lexemes);
     END IF;
     IF come IS NOT NULL THEN
-        EXECUTE format('INSERT INTO %s (key, length, length_class, lexemes, terms) '
-                       'SELECT c.key, k.length, k.length_class, k.lexemes, k.terms '
-                       'FROM (%s) c CROSS JOIN pgvec._length_classes() classes CROSS JOIN LATERAL pgvec.keyword_terms(c.tsv, classes) k', keywords, come);
+        EXECUTE format($sql$
+            WITH come AS (INSERT INTO %s (key, length, length_class, lexemes, terms) SELECT c.key, k.length, k.length_class, k.lexemes, k.terms
+                          FROM (%s) c CROSS JOIN pgvec._length_classes() classes CROSS JOIN LATERAL pgvec.keyword_terms(c.tsv, classes) k
+                          RETURNING length_class, length)
+            INSERT INTO %s (lexeme, length_class, chunks, words) SELECT '', c.length_class, count(*), sum(c.length) FROM come c GROUP BY c.length_class$sql$,
+            keywords, come, lexemes);
     END IF;
-    EXECUTE format($sql$
-        WITH changed AS MATERIALIZED (%2$s)
-        INSERT INTO %1$s (lexeme, length_class, chunks, words)
-        SELECT l.lexeme, 0, sum(c.sign), 0 FROM changed c CROSS JOIN LATERAL unnest(c.tsv) l GROUP BY l.lexeme HAVING sum(c.sign) <> 0
-        UNION ALL
-        SELECT '', l.length_class, sum(c.sign), sum(c.sign * l.length)
-        FROM changed c CROSS JOIN pgvec._length_classes() classes
-        CROSS JOIN LATERAL (SELECT s.length, width_bucket(s.length, classes) AS length_class
-                            FROM (SELECT coalesce(sum(coalesce(cardinality(u.positions), 1)), 0)::integer AS length FROM unnest(c.tsv) u) s) l
-        GROUP BY l.length_class HAVING sum(c.sign) <> 0 OR sum(c.sign * l.length) <> 0$sql$,
-        lexemes, concat_ws(' UNION ALL ', 'SELECT 1 AS sign, c.tsv FROM (' || come || ') c', 'SELECT -1 AS sign, g.tsv FROM (' || gone || ') g'));
+    EXECUTE format('INSERT INTO %s (lexeme, length_class, chunks, words) '
+                   'SELECT l.lexeme, 0, sum(c.sign), 0 FROM (%s) c CROSS JOIN LATERAL unnest(c.tsv) l GROUP BY l.lexeme HAVING sum(c.sign) <> 0', lexemes,
+                   concat_ws(' UNION ALL ', 'SELECT 1 AS sign, c.tsv FROM (' || come || ') c', 'SELECT -1 AS sign, g.tsv FROM (' || gone || ') g'));
     GET DIAGNOSTICS counted = ROW_COUNT;
     -- About once in 50,000 rows they are added up; by one writer at a time, and not where that could fail it.
-    IF random() * 50000 < counted AND current_setting('transaction_isolation') = 'read committed' THEN
+    IF random() * 50000 < counted AND current_setting('transaction_isolation') = 'read committed'
+       AND has_table_privilege(lexemes, 'SELECT') AND has_table_privilege(lexemes, 'DELETE') THEN
         PERFORM pgvec.add_up_lexemes(TG_TABLE_SCHEMA, TG_TABLE_NAME);
     END IF;
     RETURN NULL;
@@ -124,6 +128,13 @@ DECLARE
     event  text;
 BEGIN
     PERFORM pgvec._check_bm25(k1, b);
+    -- What others wrote since the snapshot was taken would be missing. A collection of this transaction nobody else writes.
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AND owner.created_at <> now() THEN
+        RAISE EXCEPTION 'a keyword index cannot be built in a transaction that is %', current_setting('transaction_isolation')
+            USING ERRCODE = 'PV005', HINT = 'Build it in one that is READ COMMITTED.';
+    END IF;
+    -- From here on nobody else writes chunks until the transaction ends; searches go on.
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', chunks);
     IF EXISTS (SELECT FROM pgvec.keyword_indexes i WHERE i.collection_id = owner.id) THEN
         RAISE EXCEPTION 'collection % has a keyword index already', quote_literal(collection)
             USING ERRCODE = 'PV002', HINT = 'Drop it first with pgvec.drop_keyword_index(collection).';
@@ -137,7 +148,6 @@ BEGIN
     EXECUTE format('CREATE TABLE %I.%I (lexeme text COLLATE "C" NOT NULL, length_class smallint NOT NULL, chunks bigint NOT NULL, words bigint NOT NULL)',
                    owner.schema_name, owner.table_name || '_lexemes');
     INSERT INTO pgvec.keyword_indexes (collection_id, k1, b) VALUES (owner.id, k1, b);
-    -- From here on nobody else writes chunks until the transaction ends; searches go on.
     FOREACH event IN ARRAY '{INSERT,UPDATE,DELETE,TRUNCATE}'::text[] LOOP
         EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION pgvec.keep_keywords()', 'pgvec_keywords_' || lower(event), event, chunks,
                        CASE event WHEN 'INSERT' THEN 'REFERENCING NEW TABLE AS new_rows' WHEN 'DELETE' THEN 'REFERENCING OLD TABLE AS old_rows'
@@ -145,7 +155,7 @@ BEGIN
     END LOOP;
     PERFORM pgvec._fill_keyword_index(owner);
     -- A small pending list: each search reads all of it.
-    EXECUTE format('CREATE INDEX ON %I.%I USING gin (lexemes) WITH (gin_pending_list_limit = 256)', owner.schema_name, owner.table_name || '_keywords');
+    EXECUTE format('CREATE INDEX ON %I.%I USING gin (lexemes) WITH (gin_pending_list_limit = 1024)', owner.schema_name, owner.table_name || '_keywords');
     EXECUTE format('CREATE INDEX ON %I.%I (lexeme)', owner.schema_name, owner.table_name || '_lexemes');
 END $$;
 COMMENT ON FUNCTION pgvec.create_keyword_index(text, double precision, double precision) IS

@@ -8,25 +8,31 @@ CREATE OR REPLACE FUNCTION pgvec._keyword_query(language regconfig, query text,
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
 DECLARE
+    -- A sign, where a word could begin, and a phrase or a word; a quotation mark within a word is none.
+    pattern text := '((?:(?<=\s)|^)[+-]|)(?:"([^"]*)"?|((?![+-]?")\S+))';
     part    record;
     meaning tsquery;
-    words   text := '';
+    words   text;
 BEGIN
-    FOR part IN SELECT p.m[1] AS sign, p.m[2] IS NOT NULL AS quoted, coalesce(p.m[2], p.m[3]) AS words
-                FROM regexp_matches(query, '(?:(?<=\s)|^)([+-]?)(?:"([^"]*)"?|([^\s"]+))', 'g') p (m) LOOP
-        IF part.sign <> '-' THEN
-            words := words || ' ' || part.words;
+    IF length(query) > 250000 THEN  -- as much as of a chunk counts
+        RAISE EXCEPTION 'the query has % characters, more than 250000', length(query) USING ERRCODE = 'PV005';
+    END IF;
+    FOR part IN SELECT p.m[1] AS sign, coalesce(p.m[2], p.m[3]) AS words, row_number() OVER () AS number
+                FROM regexp_matches(query, pattern, 'g') p (m) WHERE p.m[1] <> '' OR p.m[2] IS NOT NULL LOOP
+        IF part.number > 1000 THEN
+            RAISE EXCEPTION 'the query has more than 1000 phrases, +words and -words' USING ERRCODE = 'PV005';
         END IF;
-        meaning := CASE WHEN part.sign <> '' OR part.quoted THEN phraseto_tsquery(language, part.words) END;
+        meaning := phraseto_tsquery(language, part.words);
         IF numnode(meaning) > 0 THEN  -- of words that the language leaves out nothing can be asked
             IF part.sign = '-' THEN
                 meaning := !! meaning;
-            ELSE
+            ELSIF position(' | ' IN meaning::text) = 0 THEN  -- of a word with variants one is enough
                 needed := needed || tsvector_to_array(to_tsvector(language, part.words));
             END IF;
             wanted := CASE WHEN wanted IS NULL THEN meaning ELSE wanted && meaning END;
         END IF;
     END LOOP;
+    SELECT string_agg(coalesce(p.m[2], p.m[3]), ' ') INTO words FROM regexp_matches(query, pattern, 'g') p (m) WHERE p.m[1] <> '-';
     SELECT array_agg(u.lexeme), array_agg(coalesce(cardinality(u.positions), 1)) INTO lexemes, times FROM unnest(to_tsvector(language, words)) u;
     IF cardinality(lexemes) > 1000 THEN
         RAISE EXCEPTION 'the query has % different words, more than 1000', cardinality(lexemes) USING ERRCODE = 'PV005';
@@ -153,7 +159,7 @@ BEGIN
         RETURN;
     END IF;
     bounds := pgvec._keyword_bounds(known.lexemes, known.weights, known.classes, k1, b, known.mean_length);
-    predicate := nullif(concat_ws(' AND ', pgvec._predicate_sql(pgvec._relation(owner.schema_name, owner.table_name), options || jsonb_strip_nulls(jsonb_build_object('filter', filter))),
+    predicate := nullif(concat_ws(' AND ', pgvec._predicate_sql(pgvec._relation(owner.schema_name, owner.table_name), options || CASE WHEN filter <> 'null' THEN jsonb_build_object('filter', filter) ELSE '{}' END),
                                   CASE WHEN asked.wanted IS NOT NULL THEN 'd.tsv @@ $7' END), '');
     -- A chunk with none of the rarest words scores no more than the others can add. Where the k-th best is better than that, only chunks with
     -- one of the rarest need be looked at. A third of all that can be added is a good guess at it.
@@ -168,8 +174,8 @@ BEGIN
                       ARRAY(SELECT pgvec._lexeme_number(l) FROM unnest(asked.needed) l), asked.wanted, most + 1;
             EXECUTE pgvec._keyword_scores_sql(owner) INTO found, scores, matched USING keys[:most], known.lexemes, known.weights, k1, b, known.mean_length, k;
             worst := scores[k];
-            -- Bounds are of single precision. If the first that was not scored could be better, score more of them.
-            EXIT WHEN coalesce(cardinality(keys), 0) <= most OR worst >= -1.00001 * limits[most + 1];
+            -- Bounds are of single precision, sums of up to 1000 numbers. If the first that was not scored could be better, score more of them.
+            EXIT WHEN coalesce(cardinality(keys), 0) <= most OR worst >= -1.0001 * limits[most + 1];
             most := most * 8;
         END LOOP;
         EXIT WHEN searched = cardinality(known.rest) OR worst >= known.rest[searched];

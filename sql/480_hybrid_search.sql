@@ -15,7 +15,7 @@ BEGIN
             CASE WHEN options ? 'exclude' THEN '$4' ELSE 'NULL' END);
     END IF;
     wanted := pgvec._searched_space(owner.name, leg);
-    RETURN format('SELECT %L AS leg, n.key, (row_number() OVER (ORDER BY n.distance, n.key))::integer AS rank, %s AS score, NULL::jsonb AS terms FROM (%s) n',
+    RETURN format('SELECT %L AS leg, n.key, (row_number() OVER (ORDER BY n.distance, n.key))::integer AS rank, nullif(%s, ''NaN'') AS score, NULL::jsonb AS terms FROM (%s) n',
         leg, format((pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).similarity, 'n.distance'),
         pgvec._nearest_sql(owner, wanted, options || jsonb_build_object('k', depth), depth, 0, query));
 END $$;
@@ -57,31 +57,31 @@ END $$;
 COMMENT ON FUNCTION pgvec._hybrid_options(pgvec.collections, text[], integer, jsonb, text, boolean, double precision, double precision) IS
 'The checked options of a hybrid search.';
 
-CREATE OR REPLACE FUNCTION pgvec._depths(legs text[], k integer, depth integer, depths jsonb) RETURNS integer[]
+CREATE OR REPLACE FUNCTION pgvec._leg_depths(legs text[], k integer, depth integer, depths jsonb) RETURNS integer[]
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    found integer[];
+    found numeric[];
 BEGIN
     IF jsonb_typeof(depths) NOT IN ('object', 'null') OR EXISTS (SELECT FROM jsonb_each(nullif(depths, 'null')) d WHERE d.key <> ALL (legs) OR jsonb_typeof(d.value) <> 'number') THEN
         RAISE EXCEPTION 'depths is a JSON object, leg to how many it finds, not %', depths
             USING ERRCODE = 'PV005', HINT = format('The legs are: %s.', array_to_string(legs, ', '));
     END IF;
     -- Less than k of a leg could leave the search short.
-    found := ARRAY(SELECT coalesce((depths ->> l.leg)::integer, greatest(k, depth)) FROM unnest(legs) WITH ORDINALITY l (leg, place) ORDER BY l.place);
-    IF (SELECT bool_and(d BETWEEN 1 AND 10000) FROM unnest(found) d) IS NOT TRUE THEN
+    found := ARRAY(SELECT coalesce((depths ->> l.leg)::numeric, greatest(k, depth)) FROM unnest(legs) WITH ORDINALITY l (leg, place) ORDER BY l.place);
+    IF depth < 1 OR (SELECT bool_and(d BETWEEN 1 AND 10000 AND d = trunc(d)) FROM unnest(found) d) IS NOT TRUE THEN
         RAISE EXCEPTION 'the depth of a leg must be from 1 to 10000' USING ERRCODE = 'PV005';
     END IF;
-    RETURN found;
+    RETURN found::integer[];
 END $$;
-COMMENT ON FUNCTION pgvec._depths(text[], integer, integer, jsonb) IS 'How many each leg finds; PV005 if that cannot be.';
+COMMENT ON FUNCTION pgvec._leg_depths(text[], integer, integer, jsonb) IS 'How many each leg finds; PV005 if that cannot be.';
 
 CREATE OR REPLACE FUNCTION pgvec.hybrid_search_sql(
     collection text,
     legs       text[],
     k          integer          DEFAULT 10,
     filter     jsonb            DEFAULT NULL,
-    fusion     text             DEFAULT 'rrf',
+    fusion     text             DEFAULT 'relative',
     depth      integer          DEFAULT 100,
     depths     jsonb            DEFAULT NULL,
     rrf_k      double precision DEFAULT 60,
@@ -99,7 +99,7 @@ BEGIN
     PERFORM pgvec._check_fusion(legs, NULL, rrf_k);
     RETURN pgvec._hybrid_sql(owner, legs, ARRAY(
         SELECT CASE WHEN l.leg = 'keyword' THEN '$1' ELSE '$' || (5 + count(*) FILTER (WHERE l.leg <> 'keyword') OVER (ORDER BY l.place)) END
-        FROM unnest(legs) WITH ORDINALITY l (leg, place) ORDER BY l.place), pgvec._depths(legs, k, depth, depths), fusion, rrf_k, options);
+        FROM unnest(legs) WITH ORDINALITY l (leg, place) ORDER BY l.place), pgvec._leg_depths(legs, k, depth, depths), fusion, rrf_k, options);
 END $$;
 COMMENT ON FUNCTION pgvec.hybrid_search_sql(text, text[], integer, jsonb, text, integer, jsonb, double precision, text, text[], double precision, double precision) IS
 'The text of the statement that pgvec.hybrid_search runs, for PREPARE or for reading. legs: keyword, and names of vector spaces. Parameters: $1 the text
@@ -114,7 +114,7 @@ CREATE OR REPLACE FUNCTION pgvec.hybrid_search(
     k          integer          DEFAULT 10,
     filter     jsonb            DEFAULT NULL,
     queries    jsonb            DEFAULT NULL,
-    fusion     text             DEFAULT 'rrf',
+    fusion     text             DEFAULT 'relative',
     weights    jsonb            DEFAULT NULL,
     depth      integer          DEFAULT 100,
     depths     jsonb            DEFAULT NULL,
@@ -138,26 +138,32 @@ BEGIN
         names := names || (pgvec._searched_space(collection, NULL)).name;
         expressions := expressions || pgvec._query_sql(pgvec._searched_space(collection, NULL), query, '$6');
     END IF;
-    IF query_text ~ '\S' THEN
+    IF query_text !~ '\S' OR jsonb_typeof(queries -> 'keyword') IS NOT NULL AND (queries ->> 'keyword' ~ '\S') IS NOT TRUE THEN
+        RAISE EXCEPTION 'the query is empty' USING ERRCODE = 'PV005', HINT = 'To search without the keyword leg, leave query_text out.';
+    ELSIF jsonb_typeof(queries) NOT IN ('object', 'null') THEN
+        RAISE EXCEPTION 'queries is a JSON object, leg to its query, not %', jsonb_typeof(queries)
+            USING ERRCODE = 'PV005', HINT = 'For example {"title": "[...]"}.';
+    END IF;
+    IF query_text IS NOT NULL THEN
         names := names || 'keyword'::text;
         expressions := expressions || '$1'::text;
     END IF;
-    FOR other IN SELECT q.key AS leg, q.value FROM jsonb_each_text(queries) q LOOP
+    FOR other IN SELECT q.key AS leg, q.value FROM jsonb_each_text(nullif(queries, 'null')) q LOOP
         names := names || other.leg;
         expressions := expressions || CASE other.leg WHEN 'keyword' THEN '($7 ->> ''keyword'')'
             ELSE pgvec._query_sql(pgvec._searched_space(collection, other.leg), other.value, format('($7 ->> %L)', other.leg)) END;
     END LOOP;
     options := pgvec._hybrid_options(owner, names, k, filter, where_sql, exclude IS NOT NULL, k1, b);
     PERFORM pgvec._check_fusion(names, weights, rrf_k);
-    RETURN QUERY EXECUTE pgvec._hybrid_sql(owner, names, expressions, pgvec._depths(names, k, depth, depths), fusion, rrf_k, options)
+    RETURN QUERY EXECUTE pgvec._hybrid_sql(owner, names, expressions, pgvec._leg_depths(names, k, depth, depths), fusion, rrf_k, options)
         USING query_text, filter, parameters, exclude, weights, query, queries;
 END $$;
 COMMENT ON FUNCTION pgvec.hybrid_search(text, text, anycompatible, integer, jsonb, jsonb, text, jsonb, integer, jsonb, double precision, text, jsonb, text[],
                                         double precision, double precision) IS
 'The k chunks that several searches, the legs, agree on, by one statement; the filter holds in each. query_text: for the keyword leg, as in
 pgvec.keyword_search; query: a vector for the default space; queries: further legs, vector space to its query, as {"title": "[...]"}.
-fusion: rrf, weight / (rrf_k + rank); relative, scores from 0, the lowest of the leg, to 1, its highest; dbsf, scores on the scale of three standard
-deviations around their mean; weighted, scores as they are (similarity; BM25). weights: leg to weight, 1 where there is none. depth: how many each leg
+fusion: relative, scores from 0, the lowest of the leg, to 1, its highest; dbsf, scores on the scale of three standard deviations around their mean;
+rrf, 1 / (rrf_k + rank); weighted, scores as they are (similarity; BM25). weights: leg to weight, 1 where there is none. depth: how many each leg
 finds (at least k); depths: leg to another depth. All else as in pgvec.search and pgvec.keyword_search.
 score: of the fusion; legs: of each leg that found the chunk, its rank and score there and what that contributed, and the terms of the keyword leg.
 Example: SELECT id, score, legs FROM pgvec.hybrid_search(''docs'', ''rotate credentials'', ''[...]'', k => 3, weights => ''{"keyword": 0.5}'');';

@@ -49,6 +49,22 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec._filter_finding(jsonb, jsonb) IS 'Which way a filtered search went, from what its common table expressions found.';
 
+CREATE OR REPLACE FUNCTION pgvec._overlap_sql(owner pgvec.collections, wanted pgvec.vector_spaces, query text, statement text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format($sql$SELECT format('Hit %%s, %%s: %%s', h.place, h.id, coalesce(o.terms, 'nothing in common'))
+FROM (SELECT s.id, row_number() OVER (ORDER BY s.rank, s.distance) AS place FROM (%1$s) s ORDER BY place LIMIT 3) h
+JOIN %2$s d ON d.id = h.id JOIN %3$s v ON v.key = d.key
+CROSS JOIN LATERAL (
+  SELECT string_agg(format('%%s (%%s)', m.dimension, round(m.contribution::numeric, 2)), ', ' ORDER BY m.place) FILTER (WHERE m.place <= 8)
+         || CASE WHEN count(*) > 8 THEN format(' and %%s more', count(*) - 8) ELSE '' END AS terms
+  FROM (SELECT p.*, row_number() OVER (ORDER BY p.contribution DESC, p.dimension) AS place FROM pgvec.sparse_overlap(%4$s, v.embedding) p) m
+) o
+ORDER BY h.place$sql$, statement, format('%I.%I', owner.schema_name, owner.table_name), format('%I.%I', owner.schema_name, wanted.table_name), query)
+$$;
+COMMENT ON FUNCTION pgvec._overlap_sql(pgvec.collections, pgvec.vector_spaces, text, text) IS
+'A statement that says of the first three hits of a search of sparse vectors which dimensions match.';
+
 CREATE OR REPLACE FUNCTION pgvec.explain(
     collection     text,
     query          anycompatible,
@@ -95,9 +111,14 @@ BEGIN
         EXECUTE format('SELECT to_jsonb(c) FROM (%s) c', pgvec._course_sql(owner, wanted, options, target, predicate, query_)) INTO course USING query, filter, parameters, exclude;
         RETURN NEXT pgvec._filter_finding(target, course);
     END IF;
+    IF wanted.type = 'sparsevec' AND wanted.distance IN ('inner_product', 'cosine') THEN
+        RETURN QUERY EXECUTE pgvec._overlap_sql(owner, wanted, query_, statement)
+            USING query, filter, parameters, exclude, coalesce(within, min_similarity);
+    END IF;
 END $$;
 COMMENT ON FUNCTION pgvec.explain(text, anycompatible, integer, jsonb, text, integer, boolean, double precision, text, jsonb, text[],
                                   double precision, double precision, text, integer, double precision) IS
 'Run a search (parameters as in pgvec.search) and return its plan; below it which index it used and with which setting, or why none, and, with
-a filter, which way its index scans go and why (they are run once more for that). For statements of your own there is pgvec.explain_sql.
+a filter, which way its index scans go and why (they are run once more for that). Of sparse vectors the dimensions by which the first hits
+match (pgvec.sparse_overlap). For statements of your own there is pgvec.explain_sql.
 Example: SELECT * FROM pgvec.explain(''docs'', ''[...]'', k => 3, filter => ''{"section": "security"}'');';

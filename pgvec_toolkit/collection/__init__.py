@@ -69,9 +69,11 @@ class Collection(Writing, Searching, Measuring):
     def open(cls, database: Pool, name: str, *, embedder: Embedder | str | None) -> Collection:
         """Open the collection; its embedder is loaded when text first has to be embedded."""
         space = spaces.find(database, name)
-        if embedder == space.model:
-            embedder = None  # by its name alone it would lack the prompts that were given
-        return cls(database, name, space, embedding.load(embedder) if isinstance(embedder, str) else embedder)
+        if isinstance(embedder, str):
+            loaded = None if embedder == space.model else embedding.load(embedder)
+            # By its name alone it would lack the prompts and the pruning that it was given.
+            embedder = None if loaded is None or loaded.name == space.model else loaded
+        return cls(database, name, space, embedder)
 
     def evaluate(
         self,
@@ -81,7 +83,7 @@ class Collection(Writing, Searching, Measuring):
         modes: Sequence[str] | Mapping[str, str | Mode] = ("dense", "keyword", "hybrid"),
         k: int = 10,
         depth: int = 100,
-        fusion: str = "rrf",
+        fusion: str = "relative",
         progress: bool | None = None,
     ) -> Evaluation:
         """Run judged queries in several modes and compare what they find by nDCG, MRR, recall and MAP.
@@ -106,7 +108,7 @@ class Collection(Writing, Searching, Measuring):
         queries: Mapping[str, str] | str | Path,
         qrels: Qrels | str | Path,
         *,
-        fusion: str = "rrf",
+        fusion: str = "relative",
         legs: Sequence[str] | Mapping[str, str | Mode] = ("dense", "keyword"),
         metric: str = "ndcg@10",
         train: float = 0.5,
@@ -118,7 +120,7 @@ class Collection(Writing, Searching, Measuring):
         Args:
             queries: as `evaluate` takes them.
             qrels: as `evaluate` takes them.
-            fusion: rrf, relative, dbsf or weighted.
+            fusion: relative, dbsf, rrf or weighted.
             legs: at least two of those of `hybrid_search`.
             metric: what to maximise: ndcg, mrr, recall or map, @k.
             train: the share of the queries that the weights are fitted to.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from numpy.typing import NDArray
 
 from pgvec_toolkit.collection.base import CollectionBase, Query
+from pgvec_toolkit.embed.base import with_terms
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.search.filter import Filter, plain
 from pgvec_toolkit.search.hit import Hits
@@ -49,7 +50,8 @@ class Searching(CollectionBase):
         if options.get("group_by") is not None or options.get("diversity") is not None:
             raise ConfigurationError("a reranker orders chunks by their texts alone: leave group_by and diversity out")
         bound = self._query(query, options.get("space"))
-        return self._reranked(query, k, rerank, lambda depth: self._searcher.search(bound, depth, where, options))
+        read = None if self._space(options.get("space")).type == "bit" else query  # a text of bits is a vector
+        return self._reranked(read, k, rerank, lambda depth: self._searcher.search(bound, depth, where, options))
 
     def keyword_search(
         self,
@@ -84,7 +86,7 @@ class Searching(CollectionBase):
         *,
         legs: Sequence[str] | None = None,
         queries: Mapping[str, Query] | None = None,
-        fusion: str = "rrf",
+        fusion: str = "relative",
         weights: Mapping[str, float] | None = None,
         depth: int | Mapping[str, int] = 100,
         rrf_k: float = 60,
@@ -99,8 +101,8 @@ class Searching(CollectionBase):
             where: a filter, of every leg.
             legs: "keyword", and names of vector spaces; None: keyword, the default space, and those of `queries`.
             queries: leg to another query than that text: a vector, or words.
-            fusion: "rrf", weight / (rrf_k + rank); "relative", scores from 0, the leg's lowest, to 1, its highest;
-                "dbsf", scores on the scale of three standard deviations around their mean; "weighted", as they are.
+            fusion: "relative", scores from 0, the leg's lowest, to 1, its highest; "dbsf", scores on the scale of three
+                standard deviations around their mean; "rrf", 1 / (rrf_k + rank); "weighted", scores as they are.
             weights: leg to weight, 1 where there is none; `fit_weights` finds good ones.
             depth: how many chunks each leg finds; or leg to how many.
             rrf_k: of "rrf".
@@ -191,8 +193,14 @@ class Searching(CollectionBase):
         return self._searcher.maxsim(self._query(query, first_space), several, k, where, space, candidates, first_space)
 
     def explain(self, query: Query, k: int = 10, where: Filter | None = None, **options: Unpack[SearchOptions]) -> str:
-        """Run a search and return its plan, and which way it went and why (SQL: `pgvec.explain`)."""
-        return self._searcher.explain(self._query(query, options.get("space")), k, where, options)
+        """Run a search and return its plan, and which way it went and why (SQL: `pgvec.explain`).
+
+        Of a search by a sparse encoder, the words by which the first hits match.
+        """
+        shown = self._searcher.explain(self._query(query, options.get("space")), k, where, options)
+        searched = self._space(options.get("space"))
+        embedder = self._embedders.get(searched.name)  # it is there if it has embedded the query
+        return shown if embedder is None else with_terms(shown, embedder, searched.dimensions)
 
     def search_sql(self, k: int = 10, where: Filter | None = None, **options: Unpack[SearchOptions]) -> str:
         """Return the statement that `search` runs; its parameters are told by `pgvec.search_sql`."""
@@ -205,7 +213,7 @@ class Searching(CollectionBase):
         where: Filter | None = None,
         *,
         legs: Sequence[str] | None = None,
-        fusion: str = "rrf",
+        fusion: str = "relative",
         depth: int | Mapping[str, int] = 100,
         rrf_k: float = 60,
         **options: Unpack[KeywordOptions],

@@ -14,7 +14,7 @@ from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest.batch import Records, identifier
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.records import Upsertion
-from pgvec_toolkit.ingest.space_embedding import embed_missing, missing
+from pgvec_toolkit.ingest.space_embedding import Embedded, embed_missing, missing
 from pgvec_toolkit.ingest.space_vectors import set_vectors
 from pgvec_toolkit.progress import progress_bar
 from pgvec_toolkit.schema import promote as promoting
@@ -141,9 +141,10 @@ class Writing(CollectionBase):
         self._forget(name)
         self._given[name] = loaded
 
-    def embed_space(self, name: str, *, progress: bool | None = None) -> int:
-        """Embed the texts of all chunks that have no vector in a space; return how many.
+    def embed_space(self, name: str, *, progress: bool | None = None) -> Embedded:
+        """Embed the texts of all chunks that have no vector in a space.
 
+        Chunks that are written later, or get another text, have none until this is called again.
         Interrupt it, or kill it: running it again does the rest.
         """
         space = self._space(name)

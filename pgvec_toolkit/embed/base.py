@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from pgvec_toolkit.errors import EmbeddingError, InvalidRecord
@@ -25,7 +27,8 @@ class Embedder(Protocol):
 
     It may have more, which the functions below ask for: `details`, what else changes a vector; `max_tokens` and
     `tokenizer`, by which chunks are cut; `type` and `distance`, "sparsevec" and "inner_product" if its vectors are
-    sparse: then both methods return `pgvector.SparseVector`, the first one a list of them.
+    sparse: then both methods return `pgvector.SparseVector`, the first one a list of them; `pruned`, what these lost
+    so far, and `terms(vector)`, the words that a sparse vector stands for, with their weights.
     """
 
     @property
@@ -41,6 +44,25 @@ class Embedder(Protocol):
 
     def embed_query(self, text: str) -> NDArray[np.float32] | SparseVector:
         """Return a vector of shape (dimensions,)."""
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was cut off document vectors, so that an index can hold them.
+
+    Attributes:
+        vectors: how many had too many entries.
+        entries: how many entries they lost.
+    """
+
+    vectors: int = 0
+    entries: int = 0
+
+    def __add__(self, other: Pruned) -> Pruned:
+        return Pruned(self.vectors + other.vectors, self.entries + other.entries)
+
+    def __sub__(self, other: Pruned) -> Pruned:
+        return Pruned(self.vectors - other.vectors, self.entries - other.entries)
 
 
 def load(name: str, details: Mapping[str, Any] | None = None) -> Embedder:
@@ -84,6 +106,27 @@ def max_tokens(embedder: Embedder) -> int | None:
 def tokenizer(embedder: Embedder) -> Tokenizer | None:
     """Return the embedder's own tokenizer, by which chunks are measured; None if it has none."""
     return getattr(embedder, "tokenizer", None)
+
+
+def pruned(embedder: Embedder) -> Pruned:
+    """Return what the embedder's document vectors lost so far."""
+    return getattr(embedder, "pruned", Pruned())
+
+
+def with_terms(explained: str, embedder: Embedder, dimensions: int) -> str:
+    """Return what `pgvec.explain` says of a sparse search, with words for dimensions if the embedder knows them."""
+    if not hasattr(embedder, "terms"):
+        return explained
+    from pgvector import SparseVector
+
+    def word(entry: re.Match[str]) -> str:
+        vector = SparseVector({int(entry[1]) - 1: 1.0}, dimensions)  # SQL counts from 1
+        return f"{next(iter(embedder.terms(vector)), entry[1])} ("
+
+    def line(found: re.Match[str]) -> str:
+        return found[1] + re.sub(r"(\d+) \(", word, found[2])
+
+    return re.sub(r"^(Hit \d, .*: )(\d+ \(.*\).*)$", line, explained, flags=re.MULTILINE)
 
 
 def fingerprint(embedder: Embedder) -> str:

@@ -36,7 +36,8 @@ def embedder_of(space: Space, given: Embedder | None, collection: str) -> Embedd
     """Return the given embedder, or the space's own; checked to be the one that its vectors were made with."""
     if given is None and space.model is None:
         raise EmbeddingError(
-            f"collection {collection!r} was created without an embedder: give vectors, or open it with embedder=…"
+            f"vector space {space.name!r} of collection {collection!r} has no embedder: give vectors, or open it with "
+            "embedder=… if it is the default one"
         )
     embedder = given or base.load(str(space.model), space.model_details)
     if space.model_fingerprint not in (None, base.fingerprint(embedder)):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pgvector import SparseVector
 
+from pgvec_toolkit.embed.base import Pruned
 from pgvec_toolkit.embed.model import Model
 from pgvec_toolkit.errors import ConfigurationError
 
@@ -17,19 +17,6 @@ if TYPE_CHECKING:
 
 PREFIX = "sparse:"  # of names: what follows it is the name of a SparseEncoder
 _MOST_INDEXED = 1000  # entries of a vector that an HNSW index of pgvector takes
-
-
-@dataclass
-class Pruned:
-    """What was cut off document vectors.
-
-    Attributes:
-        vectors: how many had too many entries.
-        entries: how many entries they lost.
-    """
-
-    vectors: int = 0
-    entries: int = 0
 
 
 class SparseEncoderEmbedder(Model):
@@ -75,8 +62,7 @@ class SparseEncoderEmbedder(Model):
         for places, weights in self._encoded(self._model.encode_document, texts):
             vectors.append(self._vector(places, weights))
             if len(places) > self.most:
-                self.pruned.vectors += 1
-                self.pruned.entries += len(places) - self.most
+                self.pruned += Pruned(1, len(places) - self.most)
         return vectors
 
     def embed_query(self, text: str) -> SparseVector:

@@ -165,7 +165,7 @@ def evaluate(
     modes: Sequence[str] | Mapping[str, str | Mode] = MODES,
     k: int = 10,
     depth: int = 100,
-    fusion: str = "rrf",
+    fusion: str = "relative",
     resamples: int = RESAMPLES,
     seed: int = 0,
     progress: bool | None = None,

@@ -76,7 +76,7 @@ def fit_weights(
     queries: Mapping[str, str] | str | Path,
     qrels: Qrels | str | Path,
     *,
-    fusion: str = "rrf",
+    fusion: str = "relative",
     legs: Sequence[str] | Mapping[str, str | Mode] = LEGS,
     metric: str = "ndcg@10",
     train: float = 0.5,
@@ -93,7 +93,7 @@ def fit_weights(
         collection: what the named legs search.
         queries: as `evaluate` takes them.
         qrels: as `evaluate` takes them.
-        fusion: rrf, relative, dbsf or weighted.
+        fusion: relative, dbsf, rrf or weighted.
         legs: at least two of those of `hybrid_search`, "keyword" and names of vector spaces; or a mapping, as the
             modes of `evaluate`.
         metric: what to maximise: ndcg, mrr, recall or map, @k.

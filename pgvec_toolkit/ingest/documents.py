@@ -15,7 +15,7 @@ from pathlib import Path
 
 from psycopg import sql
 
-from pgvec_toolkit.embed.base import Embedder, checked, fingerprint
+from pgvec_toolkit.embed.base import Embedder, checked, fingerprint, pruned
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest import binary, load
 from pgvec_toolkit.ingest.batch import Batch, settle
@@ -34,11 +34,15 @@ class Ingested:
         documents: documents that were read.
         unchanged: documents skipped, because the ledger has them with the same content.
         chunks: chunks written.
+        pruned_vectors: how many sparse vectors had more entries than an index holds.
+        pruned_entries: how many entries, the smallest, they lost.
     """
 
     documents: int = 0
     unchanged: int = 0
     chunks: int = 0
+    pruned_vectors: int = 0
+    pruned_entries: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Ingestion:
 
     def run(self, connection: Connection, documents: Iterable[Document], advance: Callable[[float], None]) -> Ingested:
         """Ingest documents, some at a time; what has been committed is skipped when it is run again."""
-        done = Ingested()
+        done, before = Ingested(), pruned(self.embedder)
         cut = chunker(self.embedder, self.chunk_tokens)
         model = fingerprint(self.embedder)
         source = iter(documents)
@@ -64,6 +68,8 @@ class Ingestion:
             done.unchanged += len(latest) - len(changed)
             done.chunks += self._replace(connection, pieces, hashes)
             advance(len(some))
+        lost = pruned(self.embedder) - before
+        done.pruned_vectors, done.pruned_entries = lost.vectors, lost.entries
         return done
 
     def _content_hash(self, document: Document, model: str) -> bytes:

@@ -6,14 +6,17 @@ of them in, the other starts its batch over and finds the rows there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import psycopg
 from numpy.typing import NDArray
+from pgvector import SparseVector
 from psycopg import sql
 
+from pgvec_toolkit.errors import InvalidRecord
 from pgvec_toolkit.ingest import binary
 from pgvec_toolkit.ingest.batch import Batch
 from pgvec_toolkit.pool import Connection
@@ -29,6 +32,7 @@ LOST_RACES = (
 )
 _CHUNK_COLUMNS = ("key", "id", "document_id", "position", "text", "metadata")
 _VECTOR_COLUMNS = ("key", "embedding")
+_MOST_INDEXED = 1000  # non-zero numbers of a sparsevec that an HNSW index holds
 _T = TypeVar("_T")
 
 
@@ -146,7 +150,8 @@ def insert(connection: Connection, target: Target, batch: Batch) -> None:
     chunk_rows = binary.chunk_rows(batch, keys, target.typed)
     _copy(connection, target.space.chunks, target.chunk_columns, chunk_rows)
     if batch.vectors is not None:
-        _copy_vectors(connection, target, target.space.vectors, keys, batch.vectors)
+        with _fitting_the_index(batch.vectors, batch.rows):
+            _copy_vectors(connection, target, target.space.vectors, keys, batch.vectors)
 
 
 def _documents(batch: Batch) -> set[str]:
@@ -205,6 +210,7 @@ def _update(connection: Connection, target: Target, batch: Batch, keys: Sequence
         row = connection.execute(same.format(staging, target.space.chunks, target.space.vectors)).fetchone()
         if row != (len(batch),):
             raise _Overtaken
+    _drop_outdated(connection, target, staging)
     columns = [sql.Identifier(name) for name in target.chunk_columns if name not in ("key", "id")]
     update = sql.SQL(
         "UPDATE {table} t SET {assignments} FROM {staging} s "
@@ -218,12 +224,31 @@ def _update(connection: Connection, target: Target, batch: Batch, keys: Sequence
     )
     touched = {key for (key,) in connection.execute(update).fetchall()}
     if batch.vectors is not None:
-        touched |= replace_vectors(connection, target, keys, batch.vectors)
+        touched |= replace_vectors(connection, target, keys, batch.vectors, batch.rows)
     return len(touched)
 
 
-def replace_vectors(connection: Connection, target: Target, keys: Sequence[int], vectors: NDArray[Any]) -> set[int]:
-    """Write the vectors of known rows, those only that differ; return the keys of these."""
+def _drop_outdated(connection: Connection, target: Target, staging: sql.Identifier) -> None:
+    """Drop what embedders made, in spaces that were added, of texts that are about to be replaced."""
+    others = connection.execute(
+        "SELECT table_name FROM pgvec.vector_spaces WHERE collection_id = %s AND id <> %s AND model_id IS NOT NULL",
+        [target.space.collection_id, target.space.id],
+    ).fetchall()
+    for (table,) in others:
+        statement = sql.SQL(
+            "DELETE FROM {} v USING {} s JOIN {} t USING (key) WHERE v.key = s.key AND t.text IS DISTINCT FROM s.text"
+        )
+        vectors = sql.Identifier(target.space.schema, table)
+        connection.execute(statement.format(vectors, staging, target.space.chunks))
+
+
+def replace_vectors(
+    connection: Connection, target: Target, keys: Sequence[int], vectors: NDArray[Any], rows: Sequence[int]
+) -> set[int]:
+    """Write the vectors of known rows, those only that differ; return the keys of these.
+
+    `rows` are their positions in the input, by which errors name one.
+    """
     staging = _staging(connection, target.space.vectors, _VECTOR_COLUMNS)
     _copy_vectors(connection, target, staging, keys, vectors)
     insert = sql.SQL(
@@ -235,7 +260,25 @@ def replace_vectors(connection: Connection, target: Target, keys: Sequence[int],
         staging=staging,
         schema=sql.Identifier(target.space.vector_schema if target.kind.own_operators else "pg_catalog"),
     )
-    return {key for (key,) in connection.execute(insert).fetchall()}
+    with _fitting_the_index(vectors, rows):
+        return {key for (key,) in connection.execute(insert).fetchall()}
+
+
+@contextmanager
+def _fitting_the_index(vectors: NDArray[Any], rows: Sequence[int]) -> Iterator[None]:
+    """Say of which row it is that the index of a space cannot hold its vector."""
+    try:
+        yield
+    except psycopg.errors.ProgramLimitExceeded as error:
+        for row, vector in zip(rows, vectors, strict=True):
+            if isinstance(vector, SparseVector) and len(vector.indices()) > _MOST_INDEXED:
+                raise InvalidRecord(
+                    row,
+                    "vector",
+                    f"has {len(vector.indices()):,} non-zero numbers, and the HNSW index of its space holds "
+                    f"{_MOST_INDEXED:,}: keep the largest, or drop the index",
+                ) from error
+        raise
 
 
 def _staging(connection: Connection, table: sql.Identifier, columns: Sequence[str]) -> sql.Identifier:

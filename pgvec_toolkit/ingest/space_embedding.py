@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from psycopg import sql
 
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import Embedder
+from pgvec_toolkit.errors import EmbeddingError, InvalidRecord
+from pgvec_toolkit.ingest import load
 from pgvec_toolkit.ingest.load import Target
-from pgvec_toolkit.ingest.space_vectors import set_vectors
 from pgvec_toolkit.pool import Connection
 from pgvec_toolkit.progress import Advance
 from pgvec_toolkit.schema.space import Space
 
 _TEXTS_AT_ONCE = 256
+# Blank texts have no vector: of some models it would be zero.
+_WITHOUT = sql.SQL(r"v.key IS NULL AND d.text ~ '\S'")
+
+
+@dataclass
+class Embedded:
+    """What was embedded into a vector space.
+
+    Attributes:
+        chunks: how many got a vector.
+        pruned_vectors: how many sparse vectors had more entries than an index holds.
+        pruned_entries: how many entries, the smallest, they lost.
+    """
+
+    chunks: int = 0
+    pruned_vectors: int = 0
+    pruned_entries: int = 0
 
 
 def missing(connection: Connection, space: Space) -> int:
@@ -25,8 +47,8 @@ def missing(connection: Connection, space: Space) -> int:
     return int(row[0])
 
 
-def embed_missing(connection: Connection, space: Space, embedder: Embedder, advance: Advance) -> int:
-    """Embed the chunks that have no vector in a space; return how many.
+def embed_missing(connection: Connection, space: Space, embedder: Embedder, advance: Advance) -> Embedded:
+    """Embed the chunks that have no vector in a space.
 
     Each batch is a transaction: interrupted or killed, the next call does the rest.
     """
@@ -34,15 +56,40 @@ def embed_missing(connection: Connection, space: Space, embedder: Embedder, adva
         "SELECT d.key, d.id, d.text FROM {} d LEFT JOIN {} v USING (key) "
         "WHERE {} AND d.key > %s ORDER BY d.key LIMIT {}"
     ).format(space.chunks, space.vectors, _WITHOUT, sql.Literal(_TEXTS_AT_ONCE))
-    done, last = 0, -(2**63)
+    before, chunks, last = embedding.pruned(embedder), 0, -(2**63)
     while rows := connection.execute(statement, [last]).fetchall():
-        texts = [text for _, _, text in rows]
-        vectors: Any = embedding.checked(embedder.embed_documents(texts), (len(texts), space.dimensions), embedder)
-        set_vectors(connection, Target(space, {}), [id for _, id, _ in rows], vectors)
-        done, last = done + len(rows), rows[-1][0]
+        chunks += _embed(connection, Target(space, {}), embedder, rows)
+        last = rows[-1][0]
         advance(len(rows))
-    return done
+    pruned = embedding.pruned(embedder) - before
+    return Embedded(chunks, pruned.vectors, pruned.entries)
 
 
-# Blank texts have no vector: of some models it would be zero.
-_WITHOUT = sql.SQL(r"v.key IS NULL AND d.text ~ '\S'")
+def _embed(connection: Connection, target: Target, embedder: Embedder, rows: Sequence[tuple[Any, ...]]) -> int:
+    found = embedder.embed_documents([text for _, _, text in rows])
+    space = target.space
+    vectors = embedding.checked(found, (len(rows), space.dimensions), embedder)
+    try:
+        stacked = target.kind.stack(vectors, space.dimensions, space.distance, 0)
+        return _write(connection, target, rows, stacked)
+    except InvalidRecord as error:
+        _, _, problem = str(error).partition(": ")
+        raise EmbeddingError(
+            f"embedder {embedder.name}: its vector of chunk {rows[error.row][1]!r} {problem}"
+        ) from error
+
+
+def _write(connection: Connection, target: Target, rows: Sequence[tuple[Any, ...]], vectors: NDArray[Any]) -> int:
+    """Write the vectors of rows that are as they were read; return how many."""
+    # In the order in which loaders lock rows, against deadlocks.
+    unchanged = sql.SQL(
+        'SELECT d.key, d.text FROM {} d WHERE d.key = ANY (%s) ORDER BY d.id COLLATE "C" FOR UPDATE'
+    ).format(target.space.chunks)
+
+    def write() -> int:
+        there: dict[int, str] = dict(connection.execute(unchanged, [[key for key, _, _ in rows]]).fetchall())
+        kept = np.flatnonzero([there.get(key) == text for key, _, text in rows]).tolist()
+        load.replace_vectors(connection, target, [rows[row][0] for row in kept], vectors[kept], kept)
+        return len(kept)
+
+    return load.in_transaction(connection, target, write)

@@ -38,7 +38,7 @@ def _write(connection: Connection, target: Target, first_row: int, fields: dict[
     batch = batch_of(first_row, fields, target.kind, target.space.dimensions, target.space.distance)
     if batch.vectors is None:
         raise batch.invalid(0, "vector", "is missing")
-    return len(load.replace_vectors(connection, target, _keys(connection, target, batch), batch.vectors))
+    return len(load.replace_vectors(connection, target, _keys(connection, target, batch), batch.vectors, batch.rows))
 
 
 def _keys(connection: Connection, target: Target, batch: Batch) -> list[int]:

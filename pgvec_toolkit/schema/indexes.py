@@ -186,6 +186,10 @@ def _explained(error: psycopg.Error, name: str) -> Exception:
             f"index {name} was not built: the server's /dev/shm is smaller than maintenance_work_mem, which a parallel "
             "build takes as one segment. Start the container with a larger --shm-size"
         )
+    if isinstance(error, psycopg.errors.ProgramLimitExceeded) and "non-zero elements" in str(error):
+        return IndexBuildError(
+            f"index {name} was not built: {error.diag.message_primary}. Keep the 1,000 largest numbers of each vector"
+        )
     return IndexBuildError(f"index {name} was not built: {str(error).strip()}")
 
 

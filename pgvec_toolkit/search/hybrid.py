@@ -63,20 +63,24 @@ class Fusion:
     """How the legs of a hybrid search become one ranking.
 
     Attributes:
-        fusion: rrf, relative, dbsf or weighted.
+        fusion: relative, dbsf, rrf or weighted.
         weights: leg to weight.
         depth: how many each leg finds; or leg to how many.
         rrf_k: of rrf, the k of 1 / (k + rank).
     """
 
-    fusion: str = "rrf"
+    fusion: str = "relative"
     weights: Mapping[str, float] = field(default_factory=dict)
     depth: int | Mapping[str, int] = 100
     rrf_k: float = 60
 
     def depths(self, legs: Sequence[str], k: int) -> dict[str, int]:
         """Return how many each leg finds: not fewer than k, unless that was asked for."""
-        given = self.depth if isinstance(self.depth, Mapping) else dict.fromkeys(legs, max(self.depth, k))
+        if isinstance(self.depth, Mapping):
+            given = self.depth
+        else:
+            check_options(self.depth, {}, "the depth")
+            given = dict.fromkeys(legs, max(self.depth, k))
         self._check_legs("depth", given, legs)
         depths = {leg: given.get(leg, max(100, k)) for leg in legs}
         for leg, depth in depths.items():

@@ -57,7 +57,7 @@ def test_the_default_modes_and_fitted_weights(docs: Run, labelled: list[str]) ->
     assert "relative: dense " in shown.out
     shown = docs("eval", "docs", *labelled, "--fit", "--json", "-k", "3")
     assert list(dict.fromkeys(row["mode"] for row in shown.json["table"])) == ["dense", "keyword", "hybrid"]
-    assert (shown.json["fitted"]["fusion"], shown.json["fitted"]["metric"]) == ("rrf", "ndcg@3")
+    assert (shown.json["fitted"]["fusion"], shown.json["fitted"]["metric"]) == ("relative", "ndcg@3")
     assert sum(shown.json["fitted"]["weights"].values()) == pytest.approx(1)
 
 

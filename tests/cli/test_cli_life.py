@@ -210,7 +210,8 @@ def test_explaining(docs: Run) -> None:
 
 def test_spaces_and_forms(docs: Run, dsn: str) -> None:
     added = docs("collection", "add-space", "docs", "title", "--dimensions", "8", "--distance", "l2")
-    assert added == Outcome(0, "", "vector space title of collection docs is there\n")
+    said = "vector space title of collection docs is there; fill it with set_vectors in Python\n"
+    assert added == Outcome(0, "", said)
     listed = docs("collection", "list", "--json").json
     assert [(each["space"], each["dimensions"], each["distance"]) for each in listed] == [
         ("dense", 64, "cosine"),
@@ -236,6 +237,18 @@ def test_spaces_and_forms(docs: Run, dsn: str) -> None:
     assert gone == Outcome(0, "", "vector space title of collection docs is gone\n")
     refused = docs("collection", "drop-space", "docs", "dense")
     assert (refused.code, refused.out) == (1, "")
+
+
+def test_a_metadata_key_becomes_a_column(docs: Run, tmp_path: Path) -> None:
+    records = [{"id": str(number), "text": "salt", "price": number if number else "free"} for number in range(3)]
+    (tmp_path / "priced.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert docs("ingest", "docs", str(tmp_path / "priced.jsonl")).code == 0
+    promoted = docs("collection", "promote", "docs", "price", "int")
+    assert (promoted.code, promoted.out) == (0, "")
+    assert promoted.err.splitlines()[0] == "price is a column of type bigint: 2 rows have a value"
+    assert promoted.err.splitlines()[1].startswith("1 rows hold values that cannot be read as one, for example 'free'")
+    assert docs("collection", "promote", "docs", "price", "int", "--json").json["rows"] == 2
+    assert docs("collection", "show", "docs", "--json").json["columns"]["price"] == "bigint"
 
 
 def test_calibrating(run: Run, dsn: str) -> None:

@@ -226,5 +226,8 @@ def test_a_collection_opened_by_name_has_the_prompts_it_was_made_with(
     assert fingerprint(again.embedder) == fingerprint(embedder)
     distances = 1 - embedder.embed_documents(TEXTS) @ embedder.embed_query("rotate")
     assert [hit.distance for hit in found] == pytest.approx(np.sort(distances)[:3], abs=1e-5)
+    by_name = db.collection("docs", embedder=str(tmp_path / "e5-small"))  # has those prompts, too
+    assert by_name.search("rotate", k=3) == found
+    other = SentenceTransformerEmbedder(str(tmp_path / "e5-small"), query_prompt="another: ")
     with pytest.raises(EmbeddingError, match="another fingerprint"):
-        db.collection("docs", embedder=str(tmp_path / "e5-small")).search("rotate")
+        db.collection("docs", embedder=other).search("rotate")
