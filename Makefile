@@ -5,6 +5,8 @@ PYTHON ?= python3.13 python3.12 python3.11 python3
 VENV ?= .venv
 # PyPI's torch for Linux brings gigabytes of CUDA; this index has the CPU build of the same version.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# Tests at a time, each with a server of its own: a number, or auto for one a core; 0 for a debugger.
+WORKERS ?= 2
 # Passed to pytest or to `pgvec demo`: make test ARGS="-k recall"
 ARGS ?=
 
@@ -22,7 +24,7 @@ demo: $(VENV)/.demo-installed ## Install, then answer questions over the demo's 
 	@HF_HUB_OFFLINE=1 $(BIN)/pgvec demo $(ARGS)
 
 test: lint ## Install, check, then run the tests (ARGS="..." goes to pytest)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) $(ARGS)
 
 # mypy does not follow the import hook by which an editable install finds cli/, sql/ and
 # migrations/, so it gets the layout of the wheel, made of links. New files are seen at once.

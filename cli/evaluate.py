@@ -127,7 +127,8 @@ def _difference(
 def _remark(evaluation: Evaluation) -> None:
     """Say what the figures are of, and what makes them less than they seem."""
     counted = len(evaluation.queries)
-    say(f"{counted} queries; {evaluation.skipped} skipped: no document is judged relevant to them")
+    skipped = f"; {evaluation.skipped} skipped: no document is judged relevant to them" if evaluation.skipped else ""
+    say(f"{counted} queries{skipped}")
     if evaluation.unknown:
         say(f"{evaluation.unknown} queries are judged, but not among the queries given")
     if evaluation.absent:

@@ -153,6 +153,9 @@ DECLARE
     found     bigint[];
     worst     double precision;
 BEGIN
+    -- Next to nothing is nothing: a product with it would be out of range.
+    k1 := CASE WHEN k1 < 1e-100 THEN 0 ELSE k1 END;
+    b := CASE WHEN b < 1e-100 THEN 0 ELSE b END;
     asked := pgvec._keyword_query(owner.language::regconfig, query);
     known := pgvec._keyword_weights(owner, asked.lexemes, asked.times);
     IF known.weights IS NULL THEN
@@ -166,7 +169,7 @@ BEGIN
     worst := (known.rest[1] + known.weights[1]) / 3;
     LOOP
         searched := (SELECT min(i) FROM generate_subscripts(known.rest, 1) i WHERE known.rest[i] <= coalesce(worst, 0) OR i = cardinality(known.rest));
-        looked_up := known.reached[searched] <= 0.6 * known.chunks;  -- else reading all is cheaper
+        looked_up := known.reached[searched] <= 0.4 * known.chunks;  -- else reading all is cheaper, or soon will be
         searched := CASE WHEN looked_up THEN searched ELSE cardinality(known.rest) END;
         LOOP
             EXECUTE pgvec._keyword_candidates_sql(owner, predicate, options, looked_up, asked.needed IS NOT NULL) INTO keys, limits

@@ -15,9 +15,11 @@ BEGIN
             CASE WHEN options ? 'exclude' THEN '$4' ELSE 'NULL' END);
     END IF;
     wanted := pgvec._searched_space(owner.name, leg);
-    RETURN format('SELECT %L AS leg, n.key, (row_number() OVER (ORDER BY n.distance, n.key))::integer AS rank, nullif(%s, ''NaN'') AS score, NULL::jsonb AS terms FROM (%s) n',
+    RETURN format('SELECT %L AS leg, n.key, (row_number() OVER (ORDER BY n.distance, n.key))::integer AS rank, nullif(%s, ''NaN'') AS score, NULL::jsonb AS terms FROM (%s) n%s',
         leg, format((pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).similarity, 'n.distance'),
-        pgvec._nearest_sql(owner, wanted, options || jsonb_build_object('k', depth), depth, 0, query));
+        pgvec._nearest_sql(owner, wanted, options || jsonb_build_object('k', depth), depth, 0, query),
+        -- What shares no term with the query was not found, it fills up.
+        CASE WHEN wanted.type = 'sparsevec' AND wanted.distance = 'inner_product' THEN ' WHERE n.distance < 0' ELSE '' END);
 END $$;
 COMMENT ON FUNCTION pgvec._leg_sql(pgvec.collections, text, text, integer, jsonb) IS 'The statement of one leg, keyword or the name of a vector space: leg, key, rank, score, terms.';
 

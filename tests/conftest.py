@@ -45,7 +45,13 @@ def server_dsn() -> Iterator[str]:
     home.chmod(0o711)
     server = EmbeddedServer(home)
     try:
-        yield server.start()
+        started = server.start()
+        with psycopg.connect(started, autocommit=True) as connection:
+            # Nothing here has to outlive a crash of the machine, and each test makes a database.
+            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+                connection.execute(f"ALTER SYSTEM SET {setting} = off".encode())
+            connection.execute("SELECT pg_reload_conf()")
+        yield started
     finally:
         server.stop("immediate")
         shutil.rmtree(home, ignore_errors=True)

@@ -67,7 +67,7 @@ def test_remarks(docs: Run, tmp_path: Path) -> None:
     files = ["--queries", str(tmp_path / "queries.jsonl"), "--qrels", str(tmp_path / "qrels.tsv")]
     remarks = docs("eval", "docs", *files, "--mode", "dense").err.splitlines()
     assert remarks == [
-        "1 queries; 0 skipped: no document is judged relevant to them",
+        "1 queries",
         "1 queries are judged, but not among the queries given",
         "1 relevant documents are not in the collection: nothing can find them",
         "1 queries are few: intervals are narrower than they should be",

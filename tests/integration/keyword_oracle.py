@@ -25,13 +25,15 @@ KEYWORDS = (
     SELECT DISTINCT w.key, w.number * 8::bigint + CASE WHEN w.times < 4 THEN w.times WHEN w.times < 6 THEN 4
         WHEN w.times < 10 THEN 5 ELSE 6 END AS dimension
     FROM words w
+), numbers AS (
+    SELECT w.key, array_agg(w.number ORDER BY w.number) AS lexemes FROM words w GROUP BY w.key
+), terms AS (
+    SELECT d.key, count(*) AS count, string_agg(d.dimension || ':1', ',' ORDER BY d.dimension) AS text
+    FROM dimensions d GROUP BY d.key
 ), expected AS (
-    SELECT c.key, c.length::bigint, c.class::bigint,
-        ARRAY(SELECT w.number FROM words w WHERE w.key = c.key ORDER BY 1) AS lexemes,
-        (SELECT CASE WHEN count(*) <= 16000 THEN
-                 '{{' || coalesce(string_agg(d.dimension || ':1', ',' ORDER BY d.dimension), '') || '}}/1000000000' END
-         FROM dimensions d WHERE d.key = c.key) AS terms
-    FROM classes c
+    SELECT c.key, c.length::bigint, c.class::bigint, coalesce(n.lexemes, '{{}}') AS lexemes,
+        CASE WHEN coalesce(t.count, 0) <= 16000 THEN '{{' || coalesce(t.text, '') || '}}/1000000000' END AS terms
+    FROM classes c LEFT JOIN numbers n ON n.key = c.key LEFT JOIN terms t ON t.key = c.key
 ), found AS (
     SELECT k.key, k.length::bigint, k.length_class::bigint,
         ARRAY(SELECT n FROM unnest(k.lexemes) n ORDER BY 1), k.terms::text

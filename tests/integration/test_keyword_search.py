@@ -60,7 +60,7 @@ def words(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iterat
             )
             ids = [str(row) for row in range(ROWS)]
             plain.execute(
-                b"INSERT INTO docs (id, document_id, text, section, n) SELECT *, ordinality FROM "
+                b"INSERT INTO docs (id, document_id, text, section, n) SELECT * FROM "
                 b"unnest(%s::text[], %s::text[], %s::text[], %s::text[]) WITH ORDINALITY",
                 [ids, ids, TEXTS, SECTIONS],
             )
@@ -70,7 +70,7 @@ def words(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iterat
 
 PLAIN = st.lists(st.sampled_from([*WORDS[:20], *WORDS[::10], "unknown"]), min_size=1, max_size=9)
 QUICK = settings(
-    max_examples=120,
+    max_examples=70,
     deadline=None,
     derandomize=True,
     database=None,
@@ -128,8 +128,8 @@ def test_finds_what_scoring_everything_finds(
         assert set(terms) == set(words_of(hit.text)) & {*query, *required}
     arguments = [text, k, Jsonb(where) if where else None, exclude, options.get("where_sql"), k1, b]
     found = words.plain.execute(
-        "SELECT id, score FROM pgvec.keyword_search('docs', %s, %s, %s, exclude => %s::text[], where_sql => %s, k1 => %s,"
-        " b => %s, parameters => %s)",
+        "SELECT id, score FROM pgvec.keyword_search('docs', %s, %s, %s, exclude => %s::text[], where_sql => %s, "
+        "k1 => %s, b => %s, parameters => %s)",
         [*arguments, Jsonb({"least": least}) if least is not None else None],
     ).fetchall()
     assert found == [(hit.id, hit.score) for hit in hits]
@@ -145,12 +145,10 @@ def test_filters_of_every_shape(words: Words) -> None:
         {"$or": [{"n": {"$lt": 100}}, {"$not": {"section": "s1"}}]},
         {},
     ):
-        known = {hit.id for hit in words.docs.search([1.0], 10_000, where)} if False else None
         sections = words.plain.execute("SELECT pgvec._filter_sql('docs'::regclass, %s)", [Jsonb(where)]).fetchone()
         assert sections is not None
-        matching = words.plain.execute(
-            f"SELECT d.id FROM docs d WHERE {sections[0].replace('$2', '%(f)s')}".encode(), {"f": Jsonb(where)}
-        )
+        condition = sections[0].replace("$2", "%(filter)s")
+        matching = words.plain.execute(f"SELECT d.id FROM docs d WHERE {condition}".encode(), {"filter": Jsonb(where)})
         known = {id for (id,) in matching}
         for k in (3, 1000):
             hits = words.docs.keyword_search("w1 w30 w7", k, where)
@@ -197,12 +195,26 @@ LINES = {
 }
 
 
+@pytest.fixture(scope="module")
+def opened(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iterator[tuple[Collection, Connection]]:
+    with janitor("t_keyword_lines", template):
+        dsn = make_conninfo(server_dsn, dbname="t_keyword_lines")
+        with Database(dsn, max_size=2) as database, psycopg.connect(dsn, autocommit=True) as plain:
+            docs = database.create_collection("docs", dimensions=1, columns={"n": int})
+            for id, text in LINES.items():
+                plain.execute("INSERT INTO docs (id, document_id, text) VALUES (%s, %s, %s)", [id, id, text])
+            plain.execute("SET statement_timeout = '10s'")
+            yield docs, plain
+
+
 @pytest.fixture
-def lines(db: Database, connection: Connection) -> Collection:
-    docs = db.create_collection("docs", dimensions=1, columns={"n": int})
-    for id, text in LINES.items():
-        connection.execute("INSERT INTO docs (id, document_id, text) VALUES (%s, %s, %s)", [id, id, text])
-    return docs
+def lines(opened: tuple[Collection, Connection]) -> Collection:
+    return opened[0]
+
+
+@pytest.fixture
+def plain(opened: tuple[Collection, Connection]) -> Connection:
+    return opened[1]
 
 
 QUERIES: list[tuple[str, set[str]]] = [
@@ -259,12 +271,12 @@ QUERIES: list[tuple[str, set[str]]] = [
 
 
 @pytest.mark.parametrize(("query", "found"), QUERIES)
-def test_what_a_query_finds(lines: Collection, connection: Connection, query: str, found: set[str]) -> None:
+def test_what_a_query_finds(lines: Collection, plain: Connection, query: str, found: set[str]) -> None:
     hits = lines.keyword_search(query, 20)
     assert {hit.id for hit in hits} == found
     assert hits.stopped_by == "complete"
     assert all(hit.score and hit.score > 0 for hit in hits)
-    by_sql = connection.execute("SELECT id, score FROM pgvec.keyword_search('docs', %s, 20)", [query]).fetchall()
+    by_sql = plain.execute("SELECT id, score FROM pgvec.keyword_search('docs', %s, 20)", [query]).fetchall()
     assert by_sql == [(hit.id, hit.score) for hit in hits]
 
 
@@ -274,28 +286,27 @@ def refused(connection: Connection, query: str | None, message: str, more: str =
     assert caught.value.sqlstate == "PV005"
 
 
-def test_what_cannot_be_asked(lines: Collection, connection: Connection) -> None:
+def test_what_cannot_be_asked(lines: Collection, plain: Connection) -> None:
     for empty in ("", "  \t\n", None):
-        refused(connection, empty, "the query is empty")
+        refused(plain, empty, "the query is empty")
     for k in ("0", "10001", "NULL"):
-        refused(connection, "rust", "k must be from 1 to 10000", f", {k}")
-    refused(connection, "rust", "k1 must be from 0 to 1000", ", k1 => -1")
-    refused(connection, "rust", "b must be from 0 to 1", ", b => 'NaN'")
-    refused(connection, " ".join(f"x{n}" for n in range(1001)), "1001 different words")
+        refused(plain, "rust", "k must be from 1 to 10000", f", {k}")
+    refused(plain, "rust", "k1 must be from 0 to 1000", ", k1 => -1")
+    refused(plain, "rust", "b must be from 0 to 1", ", b => 'NaN'")
+    refused(plain, " ".join(f"x{n}" for n in range(1001)), "1001 different words")
     with pytest.raises(ConfigurationError, match="the query is empty"):
         lines.keyword_search("  ")
     assert lines.keyword_search(" ".join(f"x{n}" for n in range(999)) + " rust")[0].id == "rust"
 
 
-def test_queries_that_are_huge(lines: Collection, connection: Connection) -> None:
-    connection.execute("SET statement_timeout = '10s'")
+def test_queries_that_are_huge(lines: Collection, plain: Connection) -> None:
     assert lines.keyword_search("rust " * 50_000)[0].id == "rust"
     assert lines.keyword_search("- " * 100_000 + "rust")[0].id == "rust"
-    assert lines.keyword_search('"' * 200_000) == []
-    refused(connection, "rust " * 200_000, "1000000 characters, more than 250000")
-    refused(connection, "x" * 20_000_000, "more than 250000")
-    refused(connection, "-w " * 20_000 + "rust", "more than 1000 phrases")
-    refused(connection, '"a b" ' * 20_000, "more than 1000 phrases")
+    refused(plain, "rust " * 200_000, "1000000 characters, more than 250000")
+    refused(plain, "x" * 20_000_000, "more than 250000")
+    refused(plain, "-w " * 20_000 + "rust", "more than 1000 phrases")
+    refused(plain, '"' * 200_000, "more than 1000 phrases")
+    refused(plain, '"a b" ' * 20_000, "more than 1000 phrases")
     assert lines.keyword_search("-w " * 1000 + "rust")[0].id == "rust"
     assert lines.keyword_search("+rust " * 1000)[0].id == "rust"
 
@@ -305,7 +316,8 @@ def test_texts_of_every_length(db: Database, connection: Connection) -> None:
     many = " ".join(f"m{n}" for n in range(16_200))
     texts = {
         "nothing": None, "empty": "", "one": "m1", "several": "m1 m2 common", "common": "common " * 300,
-        "most": " ".join(f"m{n}" for n in range(16_000)), "many": many + " common", "huge": ("common " + "y" * 93 + " ") * 2500,
+        "most": " ".join(f"m{n}" for n in range(16_000)), "many": many + " common",
+        "huge": ("common " + "y" * 93 + " ") * 2500,
         "beyond": "z " * 125_000 + "never",
     }  # fmt: skip
     for id, text in texts.items():
@@ -314,8 +326,9 @@ def test_texts_of_every_length(db: Database, connection: Connection) -> None:
     boundless = connection.execute("SELECT d.id FROM docs d JOIN docs_keywords k USING (key) WHERE k.terms IS NULL")
     assert boundless.fetchall() == [("many",)]
     truth = Exhaustive(connection, "docs")
+    asked = [["common"], ["m1"], ["m1", "common"], ["m16100"], ["m16100", "m1", "y" * 93], ["z"]]
     for k in (1, 2, 50):
-        for query in (["common"], ["m1"], ["m1", "common"], ["m16100"], ["m16100", "m1", "y" * 93], ["z"], ["never"]):
+        for query in asked:
             truth.check(docs.keyword_search(" ".join(query), k), query, k)
     assert docs.keyword_search("never") == []  # beyond the 250,000 characters that count
 
@@ -323,8 +336,8 @@ def test_texts_of_every_length(db: Database, connection: Connection) -> None:
 def test_many_chunks_without_bounds(db: Database, connection: Connection) -> None:
     docs = db.create_collection("docs", dimensions=1, language="simple")
     connection.execute(
-        "INSERT INTO docs (id, document_id, text) SELECT i, i, repeat('rare ', i % 7) || repeat('common ', i % 11) || i "
-        "FROM generate_series(1, 400) i"
+        "INSERT INTO docs (id, document_id, text) "
+        "SELECT i, i, repeat('rare ', i % 7) || repeat('common ', i % 11) || i FROM generate_series(1, 400) i"
     )
     connection.execute("UPDATE docs_keywords SET terms = NULL WHERE key % 3 = 0")
     truth = Exhaustive(connection, "docs")
@@ -380,9 +393,12 @@ def test_lexemes_that_share_a_number(db: Database, connection: Connection, twins
     docs = db.create_collection("docs", dimensions=1, language="simple")
     chosen = random.Random(1)
     names = [name for pair in twins[:3] for name in pair]
-    for row in range(600):
-        texts = chosen.choices([*names, *(f"x{n}" for n in range(30))], k=chosen.randint(1, 25))
-        connection.execute("INSERT INTO docs (id, document_id, text) VALUES (%s, 'd', %s)", [row, " ".join(texts)])
+    drawn = [*names, *(f"x{n}" for n in range(30))]
+    connection.execute(
+        b"INSERT INTO docs (id, document_id, text) SELECT ordinality, 'd', text FROM unnest(%s::text[]) "
+        b"WITH ORDINALITY t (text)",
+        [[" ".join(chosen.choices(drawn, k=chosen.randint(1, 25))) for _ in range(600)]],
+    )
     check_keyword_index(connection)
     truth = Exhaustive(connection, "docs")
     (one, other), (third, fourth) = twins[:2]
@@ -448,9 +464,8 @@ def test_real_texts(db: Database, connection: Connection, shared_data: Path, nam
         compare_with_bm25s(truth, asked, tokens, found)
     # The same after a part of it is gone.
     connection.execute("DELETE FROM docs WHERE key % 3 = 0")
-    check_keyword_index(connection)
     truth = Exhaustive(connection, "docs")
-    for text, words in list(zip(asked, tokens, strict=True))[:40]:
+    for text, words in list(zip(asked, tokens, strict=True))[:10]:
         truth.check(docs.keyword_search(text, 100), words, 100)
 
 

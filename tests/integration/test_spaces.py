@@ -314,7 +314,7 @@ def test_a_vector_that_is_none_of_the_space(db: Database, connection: psycopg.Co
         with pytest.raises(psycopg.Error, match=sql_problem) as caught:
             connection.execute("SELECT * FROM pgvec.search('docs', %s, space => %s)", [text, type])
         assert caught.value.sqlstate == "PV005"
-    with pytest.raises(EmbeddingError, match="vector space 'halfvec' .* has no embedder"):
+    with pytest.raises(EmbeddingError, match=r"vector space 'halfvec' .* has no embedder"):
         docs.search("a text", space="halfvec")
 
 
