@@ -249,6 +249,8 @@ def _print_hits(hits: Hits, k: int, group_by: str | None, as_json: bool) -> None
     found = len({hit.rank for hit in hits})
     if hits.stopped_by == "complete":
         say(f"{found} of {k} {'groups' if group_by else 'chunks'}: no more match" if hits else "nothing matches")
+    elif hits.stopped_by == "depth":
+        say(f"{found} of {k}: a leg was to find no more; raise --depth")
     elif hits.stopped_by == "threshold":
         say(f"{found} of {k}: the index found no more within the threshold; --exact proves it")
 

@@ -169,6 +169,8 @@ BEGIN
     worst := (known.rest[1] + known.weights[1]) / 3;
     LOOP
         searched := (SELECT min(i) FROM generate_subscripts(known.rest, 1) i WHERE known.rest[i] <= coalesce(worst, 0) OR i = cardinality(known.rest));
+        -- Another round costs as much as 1,500 chunks more in this one.
+        searched := (SELECT max(i) FROM generate_subscripts(known.rest, 1) i WHERE i = searched OR known.reached[i] <= 1500);
         looked_up := known.reached[searched] <= 0.4 * known.chunks;  -- else reading all is cheaper, or soon will be
         searched := CASE WHEN looked_up THEN searched ELSE cardinality(known.rest) END;
         LOOP

@@ -31,13 +31,15 @@ AS $$
 %1$s
 ), %2$s
 SELECT d.id, d.document_id, d.text, %3$s AS metadata, f.score, (row_number() OVER (ORDER BY f.score DESC, f.best, f.key))::integer AS rank, f.legs,
-       CASE WHEN count(*) OVER () >= %4$s THEN 'k' ELSE 'complete' END AS stopped_by
+       CASE WHEN count(*) OVER () >= %4$s THEN 'k'
+            WHEN EXISTS (SELECT FROM ranked r JOIN unnest(%6$L::text[], %7$L::integer[]) l (leg, depth) ON l.leg = r.leg AND r.rank >= l.depth) THEN 'depth'
+            ELSE 'complete' END AS stopped_by
 FROM fused f JOIN %5$s d ON d.key = f.key
 ORDER BY rank$sql$,
         (SELECT string_agg('(' || pgvec._leg_sql(owner, l.leg, l.query, l.depth, options) || ')', E'\nUNION ALL\n' ORDER BY l.place)
          FROM unnest(legs, queries, depths) WITH ORDINALITY l (leg, query, depth, place)),
         pgvec._fused_sql(fusion, '$5::jsonb', rrf_k::text, options ->> 'k'),
-        pgvec._metadata_sql(pgvec._relation(owner.schema_name, owner.table_name)), options ->> 'k', format('%I.%I', owner.schema_name, owner.table_name))
+        pgvec._metadata_sql(pgvec._relation(owner.schema_name, owner.table_name)), options ->> 'k', format('%I.%I', owner.schema_name, owner.table_name), legs, depths)
 $$;
 COMMENT ON FUNCTION pgvec._hybrid_sql(pgvec.collections, text[], text[], integer[], text, double precision, jsonb) IS 'The text of a hybrid search with checked options.';
 
@@ -167,5 +169,5 @@ pgvec.keyword_search; query: a vector for the default space; queries: further le
 fusion: relative, scores from 0, the lowest of the leg, to 1, its highest; dbsf, scores on the scale of three standard deviations around their mean;
 rrf, 1 / (rrf_k + rank); weighted, scores as they are (similarity; BM25). weights: leg to weight, 1 where there is none. depth: how many each leg
 finds (at least k); depths: leg to another depth. All else as in pgvec.search and pgvec.keyword_search.
-score: of the fusion; legs: of each leg that found the chunk, its rank and score there and what that contributed, and the terms of the keyword leg.
+score: of the fusion; stopped_by: k, complete, or depth (a leg was to find no more); legs: of each leg that found the chunk, its rank and score there and what that contributed, and the terms of the keyword leg.
 Example: SELECT id, score, legs FROM pgvec.hybrid_search(''docs'', ''rotate credentials'', ''[...]'', k => 3, weights => ''{"keyword": 0.5}'');';

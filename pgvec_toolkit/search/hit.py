@@ -50,7 +50,7 @@ class Hits(list[Hit]):
 
     Attributes:
         stopped_by: "k": as many as were asked for; "complete": no more match; "threshold": the index found no
-            more within it (`exact=True` proves it).
+            more within it (`exact=True` proves it); "depth": a leg of a hybrid search was to find no more.
         reranked: whether a reranker ordered them.
         note: why it did not, if it was asked to.
     """

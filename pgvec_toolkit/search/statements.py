@@ -53,6 +53,6 @@ def blamed(where_sql: str | None) -> Iterator[None]:
     try:
         yield
     except psycopg.ProgrammingError as error:
-        if where_sql is None:
+        if where_sql is None or (error.sqlstate or "").startswith("PV"):  # pgvec's own say what is wrong
             raise
         raise ConfigurationError(f"where_sql {where_sql!r}: {error.diag.message_primary}") from error

@@ -44,7 +44,7 @@ def draw(exhaustive: Exhaustive, count: int) -> dict[str, list[str]]:
         "as they come": several(tokens),
         "rare": several(by_count[2000:]),
         "commonest": several(by_count[:30]),
-        "titles": [str(title) for title in titles[:count]],
+        "titles": [str(title) for title in titles[:count] if '"' not in title],
     }
 
 

@@ -328,6 +328,9 @@ def test_no_keyword_index_and_spaces_for_rescoring(db: Database, connection: Con
     sql_refused(connection, ", 'row', '[1,0]'", "has no keyword index")
     with pytest.raises(ConfigurationError, match="has no keyword index"):
         docs.hybrid_search("row", queries={"dense": U[0]})
+    # Not blamed on text of the user's.
+    with pytest.raises(ConfigurationError, match="^collection .* has no keyword index"):
+        docs.hybrid_search("row", queries={"dense": U[0]}, where_sql="true")
     assert len(docs.hybrid_search("row", legs=["dense"], queries={"dense": U[0]})) == 10
     docs.create_keyword_index()
     hits = docs.hybrid_search("row", queries={"dense": U[0]})
@@ -379,3 +382,22 @@ def test_of_nothing(db: Database) -> None:
         hits = docs.hybrid_search("row", queries={"dense": U[0]}, fusion=fusion)
         assert (hits, hits.stopped_by) == ([], "complete")
     assert docs.keyword_search("row") == []
+
+
+def test_a_sparse_leg_finds_what_shares_a_term(db: Database) -> None:
+    docs = small(db)
+    docs.add_space("splade", dimensions=5, type="sparsevec", distance="inner_product")
+    docs.set_vectors("splade", ["3", "7"], [{0: 1.0, 1: 1.0}, {2: 1.0}])
+    for make_index in (lambda: None, lambda: docs.create_index(space="splade")):
+        make_index()
+        hits = docs.hybrid_search("row", legs=["splade"], queries={"splade": {1: 2.0}})
+        assert [(hit.id, hit.legs["splade"]["score"]) for hit in hits] == [("3", 2.0)]
+        assert hits.stopped_by == "complete"
+
+
+def test_a_depth_that_cuts_a_search_short_is_said(db: Database) -> None:
+    docs = small(db)
+    hits = docs.hybrid_search("row", 10, legs=["keyword"], depth={"keyword": 3})
+    assert (len(hits), hits.stopped_by) == (3, "depth")
+    hits = docs.hybrid_search("w1", 10, legs=["keyword"], depth={"keyword": 8})
+    assert (len(hits), hits.stopped_by) == (6, "complete")
