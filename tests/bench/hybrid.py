@@ -94,7 +94,8 @@ def quality(database: pgvec.Database, name: str, fusions: list[str]) -> None:
     for fusion in fusions:
         fitted = fit_weights(docs, queries, qrels, legs=legs, fusion=fusion, progress=False)
         weights = ", ".join(f"{leg} {weight:.2f}" for leg, weight in fitted.weights.items())
-        print(f"{name} {fusion:8} fitted {weights}; held out {fitted.held_out:.4f}, default {fitted.held_out_default:.4f}")
+        held_out = f"held out {fitted.held_out:.4f}, default {fitted.held_out_default:.4f}"
+        print(f"{name} {fusion:8} fitted {weights}; {held_out}")
 
 
 def speed(database: pgvec.Database, count: int) -> None:

@@ -329,7 +329,7 @@ def test_no_keyword_index_and_spaces_for_rescoring(db: Database, connection: Con
     with pytest.raises(ConfigurationError, match="has no keyword index"):
         docs.hybrid_search("row", queries={"dense": U[0]})
     # Not blamed on text of the user's.
-    with pytest.raises(ConfigurationError, match="^collection .* has no keyword index"):
+    with pytest.raises(ConfigurationError, match=r"^collection .* has no keyword index"):
         docs.hybrid_search("row", queries={"dense": U[0]}, where_sql="true")
     assert len(docs.hybrid_search("row", legs=["dense"], queries={"dense": U[0]})) == 10
     docs.create_keyword_index()
