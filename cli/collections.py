@@ -166,6 +166,7 @@ def show(name: Name, dsn: Dsn = None, as_json: Json = False) -> None:
         "distance": str(space.distance),
         "model": space.model,
         "columns": shown.columns,
+        "keywords": shown.keyword_index,
         "indexes": [
             f"{i.name} ({', '.join([i.form, *i.options])}), {size(i.size)}{'' if i.valid else ', INVALID'}"
             for i in indexes

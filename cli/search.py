@@ -65,6 +65,13 @@ def search(
         str | None,
         typer.Option(help="Order the hits anew: a cross-encoder, or the URL of a rerank endpoint.", show_default=False),
     ] = None,
+    rerank_model: Annotated[
+        str | None, typer.Option(help="Model that the endpoint is asked for.", show_default=False)
+    ] = None,
+    rerank_style: Annotated[
+        str | None,
+        typer.Option(help="What the endpoint understands: cohere or tei. [default: cohere]", show_default=False),
+    ] = None,
     rerank_depth: Annotated[
         int | None, typer.Option(min=1, help="How many hits. [default: 2 k, at least 50]", show_default=False)
     ] = None,
@@ -119,6 +126,7 @@ def search(
     )
     of_hybrid = _given(legs=leg, fusion=fusion, weights=_weights(weight), depth=depth)
     _refuse_others(mode, of_dense, of_hybrid)
+    reranker = _reranker(rerank, rerank_model, rerank_style)
     if rerank is None and (rerank_depth is not None or budget is not None):
         raise typer.BadParameter("goes with --rerank", param_hint="--rerank-depth, --budget")
     searched = collection(name, dsn)
@@ -135,7 +143,7 @@ def search(
     if rerank is not None:
         from pgvec_toolkit.rerank.spec import Rerank
 
-        everywhere["rerank"] = Rerank(rerank, rerank_depth, budget)
+        everywhere["rerank"] = Rerank(reranker, rerank_depth, budget)
     if mode is Mode.dense:
         of_dense.pop("vector", None)
         hits = searched.search(_query(query, vector), k, filter, **everywhere, **of_dense)
@@ -212,6 +220,16 @@ def _refuse_others(mode: Mode, of_dense: dict[str, Any], of_hybrid: dict[str, An
         if given and mode is not other:
             option = "--" + {"legs": "leg", "weights": "weight"}.get(next(iter(given)), next(iter(given)))
             raise typer.BadParameter(f"goes with --mode {other}", param_hint=option.replace("_", "-"))
+
+
+def _reranker(rerank: str | None, model: str | None, style: str | None) -> Any:
+    if model is None and style is None:
+        return rerank
+    if rerank is None or not rerank.startswith(("http://", "https://")):
+        raise typer.BadParameter("goes with --rerank URL", param_hint="--rerank-model, --rerank-style")
+    from pgvec_toolkit.rerank.http import HttpReranker
+
+    return HttpReranker(rerank, model=model, style=style or "cohere")  # type: ignore[arg-type]
 
 
 def _weights(given: list[str] | None) -> dict[str, float] | None:

@@ -23,11 +23,23 @@ if TYPE_CHECKING:
     from pgvec_toolkit.collection import Collection
     from pgvec_toolkit.database import Database, connect
     from pgvec_toolkit.embed.base import Embedder
+    from pgvec_toolkit.rerank.http import HttpReranker
     from pgvec_toolkit.rerank.spec import Rerank
     from pgvec_toolkit.search.hit import Hit
 
 __version__ = "0.1.0"
-__all__ = ["Collection", "Database", "Distance", "Embedder", "Hit", "PgvecError", "Rerank", "connect", "errors"]
+__all__ = [
+    "Collection",
+    "Database",
+    "Distance",
+    "Embedder",
+    "Hit",
+    "HttpReranker",
+    "PgvecError",
+    "Rerank",
+    "connect",
+    "errors",
+]
 
 # Imported when first used: psycopg and numpy take longer to import than most commands take to run.
 _HOMES = {
@@ -36,6 +48,7 @@ _HOMES = {
     "connect": "pgvec_toolkit.database",
     "Embedder": "pgvec_toolkit.embed.base",
     "Hit": "pgvec_toolkit.search.hit",
+    "HttpReranker": "pgvec_toolkit.rerank.http",
     "Rerank": "pgvec_toolkit.rerank.spec",
 }
 

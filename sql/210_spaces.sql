@@ -25,8 +25,8 @@ DECLARE
     bytes     integer;
 BEGIN
     PERFORM pgvec._check_name('vector space', space), pgvec._distance(distance_, type_, dimensions);
-    IF space = 'keyword' THEN
-        RAISE EXCEPTION 'a vector space cannot be called keyword: that is the keyword leg of hybrid searches' USING ERRCODE = 'PV003', HINT = 'Choose another name.';
+    IF space IN ('keyword', 'keywords', 'lexemes') THEN
+        RAISE EXCEPTION 'a vector space cannot be called %: keyword search has that name', space USING ERRCODE = 'PV003', HINT = 'Choose another name for the space.';
     END IF;
     IF EXISTS (SELECT FROM pgvec.vector_spaces s WHERE s.collection_id = owner.id AND s.name = space) THEN
         RAISE EXCEPTION 'collection % has a vector space % already', quote_literal(owner.name), quote_literal(space)

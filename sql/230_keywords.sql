@@ -147,7 +147,8 @@ BEGIN
                    owner.schema_name, owner.table_name || '_keywords');
     EXECUTE format('CREATE TABLE %I.%I (lexeme text COLLATE "C" NOT NULL, length_class smallint NOT NULL, chunks bigint NOT NULL, words bigint NOT NULL)',
                    owner.schema_name, owner.table_name || '_lexemes');
-    INSERT INTO pgvec.keyword_indexes (collection_id, k1, b) VALUES (owner.id, k1, b);
+    INSERT INTO pgvec.keyword_indexes (collection_id, k1, b, probe) VALUES (owner.id, k1, b, pgvec._lexeme_number('probe'));
+    PERFORM pgvec._grant_as(chunks::regclass, pgvec._relation(owner.schema_name, owner.table_name || suffix)) FROM unnest('{_keywords,_lexemes}'::text[]) suffix;
     FOREACH event IN ARRAY '{INSERT,UPDATE,DELETE,TRUNCATE}'::text[] LOOP
         EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION pgvec.keep_keywords()', 'pgvec_keywords_' || lower(event), event, chunks,
                        CASE event WHEN 'INSERT' THEN 'REFERENCING NEW TABLE AS new_rows' WHEN 'DELETE' THEN 'REFERENCING OLD TABLE AS old_rows'
@@ -160,12 +161,32 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec.create_keyword_index(text, double precision, double precision) IS
 'Give a collection that has none its keyword index: tables <collection>_keywords and <collection>_lexemes, and triggers that keep them.
-New collections have one. It takes about 0.1 ms a chunk, during which others can search but not write.
+New collections have one. It takes about 0.1 ms a chunk, during which others can search but not write. Whoever may read or write the
+chunk table may do so with the tables of the index.
 k1: how much more a word says the more often it occurs; b: how much the length of a chunk counts, 0 to 1.
 Example: SELECT pgvec.create_keyword_index(''docs'', k1 => 1.5);';
 
-CREATE OR REPLACE FUNCTION pgvec._fill_keyword_index(owner pgvec.collections) RETURNS void
+CREATE OR REPLACE FUNCTION pgvec._grant_as(model regclass, relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    granted record;
+BEGIN
+    FOR granted IN SELECT DISTINCT a.grantee, a.privilege_type FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
+                   WHERE c.oid = model AND a.grantee <> c.relowner AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') LOOP
+        EXECUTE format('GRANT %s ON %s TO %s', granted.privilege_type, relation, CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
+        IF granted.privilege_type IN ('UPDATE', 'DELETE') THEN  -- the index is rewritten by DELETE and INSERT, and reads what it deletes
+            EXECUTE format('GRANT SELECT, INSERT, DELETE ON %s TO %s', relation, CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
+        ELSIF granted.privilege_type = 'INSERT' THEN
+            EXECUTE format('GRANT SELECT ON %s TO %s', relation, CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
+        END IF;
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION pgvec._grant_as(regclass, regclass) IS 'Give those who may read or write one table what they need for another that follows it by triggers.';
+
+-- Rows that a policy hides from the owner would be missing for good: then it fails.
+CREATE OR REPLACE FUNCTION pgvec._fill_keyword_index(owner pgvec.collections) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET row_security = off
 AS $$
 DECLARE
     chunks text := format('%I.%I', owner.schema_name, owner.table_name);

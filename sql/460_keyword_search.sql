@@ -87,11 +87,12 @@ AS $$
     SELECT pgvec._render($sql$
         SELECT array_agg(c.key ORDER BY c.bound, c.key), array_agg(c.bound ORDER BY c.bound, c.key)
         FROM (SELECT t.key, coalesce(t.terms OPERATOR({schema}.<#>) ($1::{schema}.sparsevec[])[t.length_class], '-Infinity') AS bound
-              FROM {keywords} t {joined} WHERE {conditions} AND {not_excluded} ORDER BY 2, 1 LIMIT $8) c
+              FROM {keywords} t WHERE {conditions} AND {not_excluded} ORDER BY 2, 1 LIMIT $8) c
         WHERE c.bound < 0$sql$,
         jsonb_build_object('schema', quote_ident(pgvec._vector_schema()), 'keywords', format('%I.%I', owner.schema_name, owner.table_name || '_keywords'),
-            'joined', CASE WHEN predicate IS NOT NULL THEN format('JOIN %I.%I d ON d.key = t.key', owner.schema_name, owner.table_name) ELSE '' END,
-            'conditions', concat_ws(' AND ', CASE WHEN looked_up THEN 't.lexemes && $5' END, CASE WHEN needed THEN 't.lexemes @> $6' END, coalesce(predicate, 'true')),
+            'conditions', concat_ws(' AND ', CASE WHEN looked_up THEN 't.lexemes && $5' END, CASE WHEN needed THEN 't.lexemes @> $6' END,
+                -- Only d is near: text of the user's may leave out the alias.
+                CASE WHEN predicate IS NOT NULL THEN format('EXISTS (SELECT FROM %I.%I d WHERE d.key = t.key AND %s)', owner.schema_name, owner.table_name, predicate) ELSE 'true' END),
             'not_excluded', pgvec._excluded_sql(format('%I.%I', owner.schema_name, owner.table_name), options, 't')))
 $$;
 COMMENT ON FUNCTION pgvec._keyword_candidates_sql(pgvec.collections, text, jsonb, boolean, boolean) IS
@@ -120,11 +121,14 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE found pgvec.keyword_indexes;
 BEGIN
-    SELECT i.collection_id, i.k1, i.b, i.created_at INTO found FROM pgvec.keyword_indexes i WHERE i.collection_id = owner.id;
+    SELECT i.collection_id, i.k1, i.b, i.probe, i.created_at INTO found FROM pgvec.keyword_indexes i WHERE i.collection_id = owner.id;
     IF found.collection_id IS NULL THEN
         RAISE EXCEPTION 'collection % has no keyword index', quote_literal(owner.name)
             USING ERRCODE = 'PV005', HINT = format('Build it: SELECT pgvec.create_keyword_index(%1$L), pgvec index create-keyword %1$s, '
                                                    'or docs.create_keyword_index() in Python.', owner.name);
+    ELSIF found.probe <> pgvec._lexeme_number('probe') THEN
+        RAISE EXCEPTION 'the keyword index of collection % was built on a server that numbers lexemes otherwise', quote_literal(owner.name)
+            USING ERRCODE = 'PV005', HINT = format('Build it anew: SELECT pgvec.drop_keyword_index(%1$L); SELECT pgvec.create_keyword_index(%1$L);', owner.name);
     END IF;
     RETURN found;
 END $$;
@@ -183,7 +187,7 @@ BEGIN
             EXIT WHEN coalesce(cardinality(keys), 0) <= most OR worst >= -1.0001 * limits[most + 1];
             most := most * 8;
         END LOOP;
-        EXIT WHEN searched = cardinality(known.rest) OR worst >= known.rest[searched];
+        EXIT WHEN searched = cardinality(known.rest) OR worst > known.rest[searched];
     END LOOP;
     RETURN QUERY SELECT f.key, f.score, f.rank::integer, f.terms FROM unnest(found, scores, matched) WITH ORDINALITY f (key, score, terms, rank);
 END $$;

@@ -61,7 +61,7 @@ DECLARE
     twice record;
 BEGIN
     IF jsonb_typeof(rankings) IS DISTINCT FROM 'object' OR jsonb_path_exists(rankings, 'strict $.* ? (@.type() != "array")')
-       OR jsonb_path_exists(rankings, 'strict $.*[*] ? (@.type() != "array" || @.size() != 2 || @[1].type() != "number" || (@[0].type() != "string" && @[0].type() != "number"))') THEN
+       OR jsonb_path_exists(rankings, 'strict $.*[*] ? (@.type() != "array" || @.size() != 2 || (@[1].type() != "number" && @[1].type() != "null") || (@[0].type() != "string" && @[0].type() != "number"))') THEN
         RAISE EXCEPTION 'rankings is a JSON object, leg to a list of [id, score], the best first'
             USING ERRCODE = 'PV005', HINT = 'For example {"dense": [["a", 0.9], ["b", 0.7]], "keyword": [["b", 7.1]]}.';
     END IF;

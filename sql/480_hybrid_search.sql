@@ -165,7 +165,7 @@ END $$;
 COMMENT ON FUNCTION pgvec.hybrid_search(text, text, anycompatible, integer, jsonb, jsonb, text, jsonb, integer, jsonb, double precision, text, jsonb, text[],
                                         double precision, double precision) IS
 'The k chunks that several searches, the legs, agree on, by one statement; the filter holds in each. query_text: for the keyword leg, as in
-pgvec.keyword_search; query: a vector for the default space; queries: further legs, vector space to its query, as {"title": "[...]"}.
+pgvec.keyword_search (phrases, + and - bind this leg only); query: a vector for the default space; queries: further legs, vector space to its query, as {"title": "[...]"}.
 fusion: relative, scores from 0, the lowest of the leg, to 1, its highest; dbsf, scores on the scale of three standard deviations around their mean;
 rrf, 1 / (rrf_k + rank); weighted, scores as they are (similarity; BM25). weights: leg to weight, 1 where there is none. depth: how many each leg
 finds (at least k); depths: leg to another depth. All else as in pgvec.search and pgvec.keyword_search.

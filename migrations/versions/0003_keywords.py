@@ -18,19 +18,23 @@ CREATE TABLE pgvec.keyword_indexes (
     collection_id integer PRIMARY KEY REFERENCES pgvec.collections ON DELETE CASCADE,
     k1            double precision NOT NULL CHECK (k1 >= 0),
     b             double precision NOT NULL CHECK (b BETWEEN 0 AND 1),
+    probe         integer NOT NULL,
     created_at    timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE pgvec.keyword_indexes IS
 'Collections with a keyword index (tables <collection>_keywords and <collection>_lexemes, and triggers that keep them)
-and its parameters of BM25. k1: how much more a word says the more often it occurs; b: how much the length counts.';
+and its parameters of BM25. k1: how much more a word says the more often it occurs; b: how much the length counts;
+probe: the number of a lexeme where the index was built. Another server may number them otherwise.';
 """
 
-# Who may read the catalogue may read its new table: every keyword search does.
+# Who may read the catalogue may read its new table, every keyword search does; who makes collections writes it.
 GRANTS = """
 DO $$ DECLARE reader record; BEGIN
-    FOR reader IN SELECT DISTINCT a.grantee FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
-                  WHERE c.oid = 'pgvec.tuning_profiles'::regclass AND a.privilege_type = 'SELECT' LOOP
-        EXECUTE format('GRANT SELECT ON pgvec.keyword_indexes TO %s',
+    FOR reader IN SELECT DISTINCT a.grantee, a.privilege_type
+                  FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+                  WHERE c.oid = 'pgvec.collections'::regclass
+                    AND a.privilege_type IN ('SELECT', 'INSERT', 'DELETE') LOOP
+        EXECUTE format('GRANT %s ON pgvec.keyword_indexes TO %s', reader.privilege_type,
                        CASE reader.grantee WHEN 0 THEN 'PUBLIC' ELSE reader.grantee::regrole::text END);
     END LOOP;
 END $$;

@@ -84,6 +84,7 @@ class Collection(Writing, Searching, Measuring):
         k: int = 10,
         depth: int = 100,
         fusion: str = "relative",
+        seed: int = 0,
         progress: bool | None = None,
     ) -> Evaluation:
         """Run judged queries in several modes and compare what they find by nDCG, MRR, recall and MAP.
@@ -97,11 +98,14 @@ class Collection(Writing, Searching, Measuring):
             k: of the metrics.
             depth: how many chunks each search fetches, and each leg of "hybrid"; of a document its best one counts.
             fusion: of "hybrid".
+            seed: of the bootstrap.
             progress: whether to show a bar; None: on a terminal.
         """
         from pgvec_toolkit.evaluate.evaluation import evaluate
 
-        return evaluate(self, queries, qrels, modes=modes, k=k, depth=depth, fusion=fusion, progress=progress)
+        return evaluate(
+            self, queries, qrels, modes=modes, k=k, depth=depth, fusion=fusion, seed=seed, progress=progress
+        )
 
     def fit_weights(
         self,
@@ -109,9 +113,11 @@ class Collection(Writing, Searching, Measuring):
         qrels: Qrels | str | Path,
         *,
         fusion: str = "relative",
-        legs: Sequence[str] | Mapping[str, str | Mode] = ("dense", "keyword"),
+        legs: Sequence[str] | Mapping[str, str | Mode] | None = None,
         metric: str = "ndcg@10",
         train: float = 0.5,
+        depth: int = 100,
+        rrf_k: float = 60,
         seed: int = 0,
         progress: bool | None = None,
     ) -> Fitted:
@@ -121,9 +127,11 @@ class Collection(Writing, Searching, Measuring):
             queries: as `evaluate` takes them.
             qrels: as `evaluate` takes them.
             fusion: relative, dbsf, rrf or weighted.
-            legs: at least two of those of `hybrid_search`.
+            legs: at least two of those of `hybrid_search`; None: the default space and keyword.
             metric: what to maximise: ndcg, mrr, recall or map, @k.
             train: the share of the queries that the weights are fitted to.
+            depth: how many chunks each leg brings.
+            rrf_k: of rrf.
             seed: of the split and of the intervals.
             progress: whether to show a bar; None: on a terminal.
 
@@ -133,5 +141,15 @@ class Collection(Writing, Searching, Measuring):
         from pgvec_toolkit.evaluate.fit import fit_weights
 
         return fit_weights(
-            self, queries, qrels, fusion=fusion, legs=legs, metric=metric, train=train, seed=seed, progress=progress
+            self,
+            queries,
+            qrels,
+            fusion=fusion,
+            legs=legs,
+            metric=metric,
+            train=train,
+            depth=depth,
+            rrf_k=rrf_k,
+            seed=seed,
+            progress=progress,
         )

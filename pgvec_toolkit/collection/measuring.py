@@ -73,6 +73,14 @@ class Measuring(CollectionBase):
             "SELECT pgvec.create_keyword_index($1, $2::double precision, $3::double precision)", [self.name, k1, b]
         )
 
+    @property
+    def keyword_index(self) -> dict[str, float] | None:
+        """The parameters of the keyword index, k1 and b; None if there is none."""
+        found = self._database.fetch(
+            "SELECT k1, b FROM pgvec.keyword_indexes WHERE collection_id = $1", [self.space.collection_id]
+        )
+        return {"k1": found[0][0], "b": found[0][1]} if found else None
+
     def drop_keyword_index(self) -> bool:
         """Drop the keyword index; returns whether there was one (SQL: `pgvec.drop_keyword_index`)."""
         (dropped,) = self._database.fetch_one("SELECT pgvec.drop_keyword_index($1)", [self.name])

@@ -96,7 +96,7 @@ class Searching(CollectionBase):
         """Return the k chunks that several searches agree on, by one statement (SQL: `pgvec.hybrid_search`).
 
         Args:
-            query: a text: for the keyword leg, and embedded for vector spaces.
+            query: a text: for the keyword leg, and embedded for vector spaces. Phrases, + and - bind the former only.
             k: how many; as many come back unless fewer are found.
             where: a filter, of every leg.
             legs: "keyword", and names of vector spaces; None: keyword, the default space, and those of `queries`.

@@ -145,7 +145,8 @@ class Writing(CollectionBase):
         """Embed the texts of all chunks that have no vector in a space.
 
         Chunks that are written later, or get another text, have none until this is called again.
-        Interrupt it, or kill it: running it again does the rest.
+        Interrupt it, or kill it: running it again does the rest. `upsert` and `ingest` drop the vectors of a text that
+        they change, for this to make new ones; an UPDATE in SQL does not.
         """
         space = self._space(name)
         embedder = self._embedder(space)

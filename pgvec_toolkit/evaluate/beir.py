@@ -31,7 +31,7 @@ def read_queries(path: str | Path) -> dict[str, str]:
 def read_corpus(path: str | Path) -> Iterator[dict[str, Any]]:
     """Read corpus.jsonl as records for `Collection.ingest`; a text begins with its title, as BEIR embeds it."""
     for place, record in _json_lines(path):
-        fields = {"id": _id(record, place), **{name: value for name, value in record.items() if name != "_id"}}
+        fields = {name: value for name, value in record.items() if name != "_id"} | {"id": _id(record, place)}
         text = _text(record, "text", place)
         title = "" if record.get("title") is None else _text(record, "title", place)
         yield fields | {"text": f"{title} {text}" if title else text}

@@ -16,12 +16,12 @@ from pgvec_toolkit.evaluate.beir import Qrels
 from pgvec_toolkit.evaluate.bootstrap import RESAMPLES, excludes_zero, interval
 from pgvec_toolkit.evaluate.evaluation import Judged, Mode, functions, run_all
 from pgvec_toolkit.evaluate.metrics import parse_metric
+from pgvec_toolkit.search.hybrid import KEYWORD
 
 if TYPE_CHECKING:
     from pgvec_toolkit.collection import Collection
     from pgvec_toolkit.pool import Pool
 
-LEGS = ("dense", "keyword")
 _FEWEST_QUERIES = 10  # of each half
 _COARSE = tuple(step / 10 for step in range(11))
 _FINE = (-0.05, 0.05)
@@ -77,7 +77,7 @@ def fit_weights(
     qrels: Qrels | str | Path,
     *,
     fusion: str = "relative",
-    legs: Sequence[str] | Mapping[str, str | Mode] = LEGS,
+    legs: Sequence[str] | Mapping[str, str | Mode] | None = None,
     metric: str = "ndcg@10",
     train: float = 0.5,
     depth: int = 100,
@@ -95,7 +95,7 @@ def fit_weights(
         qrels: as `evaluate` takes them.
         fusion: relative, dbsf, rrf or weighted.
         legs: at least two of those of `hybrid_search`, "keyword" and names of vector spaces; or a mapping, as the
-            modes of `evaluate`.
+            modes of `evaluate`. None: the default space and keyword.
         metric: what to maximise: ndcg, mrr, recall or map, @k.
         train: the share of the queries that the weights are fitted to.
         depth: how many chunks each leg brings.
@@ -108,7 +108,8 @@ def fit_weights(
     """
     parse_metric(metric)
     if not isinstance(legs, str | Mapping):
-        legs = {leg: leg if leg in LEGS else f"space:{leg}" for leg in legs}
+        named = (collection.space.name, KEYWORD) if legs is None else legs
+        legs = {leg: leg if leg == KEYWORD else f"space:{leg}" for leg in named}
     searches = functions(collection, legs, depth, fusion)
     if len(searches) < 2:
         raise ConfigurationError("a fusion has at least two legs")

@@ -73,7 +73,8 @@ class HttpReranker:
         try:
             return self._scores(query, texts, None)
         except TimeoutError as error:
-            raise RerankError(f"reranker {self.name} {error}: try again later, or give it a longer timeout") from error
+            longer = "" if isinstance(error.__cause__, _Failed) else ", or give it a longer timeout"
+            raise RerankError(f"reranker {self.name} {error}: try again later{longer}") from error
 
     def scores_within(self, query: str, texts: Sequence[str], seconds: float) -> Sequence[float]:
         """Return the service's score of each text, or raise TimeoutError when that takes longer."""
@@ -94,7 +95,8 @@ class HttpReranker:
             answer = retrying(self._ask, client, self._request(query, texts), end)
         except _Failed as error:
             if retrying.statistics["attempt_number"] < self.attempts:
-                raise TimeoutError(f"{error}, and asks to wait {error.wait:g} s") from error
+                waiting = f", and asks to wait {error.wait:g} s" if error.wait else ""
+                raise TimeoutError(f"{error}{waiting}") from error
             raise RerankError(f"reranker {self.name} {error}, {self.attempts} times: try again later") from error
         return self._read(answer, len(texts))
 
@@ -124,7 +126,12 @@ class HttpReranker:
         if response.status_code == 429 or response.status_code >= 500:
             raise _Failed(f"answered {response.status_code}", _seconds(response.headers.get("Retry-After")))
         if not response.is_success:
-            hint = f": check the API key, in {API_KEY}" if response.status_code in (401, 403) else ""
+            hint = {
+                401: f": check the API key, in {API_KEY}",
+                403: f": check the API key, in {API_KEY}",
+                400: ": give HttpReranker the model and the style that the service wants",
+                422: ": give HttpReranker the model and the style that the service wants",
+            }.get(response.status_code, "")
             raise RerankError(f"reranker {self.name} answered {response.status_code}{hint}: {response.text[:_SHOWN]!r}")
         try:
             return response.json()

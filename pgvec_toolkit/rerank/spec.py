@@ -18,8 +18,9 @@ class Rerank:
 
     Attributes:
         reranker: the name of a cross-encoder, a URL, a function (query, texts) -> scores, or a `Reranker`.
-        depth: how many hits of the search it orders; None: twice k, at least 50.
-        budget: seconds; when they are over, the hits keep the order of the search, and `Hits.note` says so.
+        depth: how many hits of the search it orders, at least k; None: twice k, at least 50.
+        budget: seconds, those included in which a model is loaded for its first search; when they are over, the hits
+            keep the order of the search, and `Hits.note` says so.
         batch_size: texts scored at once.
     """
 

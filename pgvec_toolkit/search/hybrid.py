@@ -142,6 +142,10 @@ class HybridSearcher:
                 self.forget_texts()  # dropped and created again, with other columns
                 with blamed(chosen.where_sql):
                     rows = run(connection, self._text(connection, legs, k, chosen, fusion), [*head, weights, *vectors])
+            except psycopg.DataError:
+                # A value that the statement cannot read: compiling its filter says which field it is for.
+                self.text(connection, legs, k, chosen, fusion)
+                raise
         return _hits(rows, lambda _, __, legs: legs)
 
     def text(self, connection: Connection, legs: Sequence[str], k: int, chosen: Chosen, fusion: Fusion) -> str:

@@ -181,7 +181,9 @@ def test_a_refused_key_says_where_it_is_set(service: Service) -> None:
     service.answers = [(401, {}, b"who are you?"), (400, {}, b"too long")]
     with pytest.raises(RerankError, match="answered 401: check the API key, in PGVEC_RERANK_API_KEY: 'who are you"):
         HttpReranker(service.url, api_key="secret").scores("q", TEXTS)
-    with pytest.raises(RerankError, match="answered 400: 'too long'"):
+    with pytest.raises(
+        RerankError, match="answered 400: give HttpReranker the model and the style that the service wants: 'too long'"
+    ):
         HttpReranker(service.url).scores("q", TEXTS)
 
 
