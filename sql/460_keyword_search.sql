@@ -238,6 +238,6 @@ END $$;
 COMMENT ON FUNCTION pgvec.keyword_search(text, text, integer, jsonb, text, jsonb, text[], double precision, double precision) IS
 'The k chunks with the highest BM25, the best first, exactly; of the whole collection, or of those that match the filter. Any word of the query
 counts; "a phrase" and +word must be there, -word and -"a phrase" must not. Words are those of the collection''s language: lower case, stemmed,
-without stop words. filter, where_sql, parameters, exclude: as in pgvec.search. k1, b: other than those of the keyword index.
+without stop words; a query of exclusions alone finds nothing. filter, where_sql, parameters, exclude: as in pgvec.search. k1, b: other than those of the keyword index.
 score: BM25; terms: what each word, as it is in the index, added to it. stopped_by: k (as many as asked for), complete (no more match).
 Example: SELECT id, score, terms FROM pgvec.keyword_search(''docs'', ''rotate +credentials -password'', k => 3);';

@@ -48,7 +48,7 @@ def server_dsn() -> Iterator[str]:
         started = server.start()
         with psycopg.connect(started, autocommit=True) as connection:
             # Nothing here has to outlive a crash of the machine, and each test makes a database.
-            for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            for setting in ("fsync", "full_page_writes"):
                 connection.execute(f"ALTER SYSTEM SET {setting} = off".encode())
             connection.execute("SELECT pg_reload_conf()")
         yield started
