@@ -38,7 +38,10 @@ def evaluate(
     depth: Annotated[int, typer.Option(min=1, help="How many chunks a search fetches, and a leg of hybrid.")] = 100,
     fusion: Annotated[str, typer.Option(help="Of hybrid: relative, dbsf, rrf or weighted.")] = "relative",
     fit: Annotated[
-        bool, typer.Option("--fit", help="Fit the fusion's weights to half of the queries, and judge them by the rest.")
+        bool,
+        typer.Option(
+            "--fit", help="Fit the weights of dense and keyword to half of the queries, and judge them by the rest."
+        ),
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the table into this PNG.", show_default=False)] = None,
     runs: Annotated[

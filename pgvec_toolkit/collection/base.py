@@ -54,6 +54,11 @@ class CollectionBase:
         return int(row[0])
 
     @property
+    def database(self) -> Pool:
+        """The database that it is in."""
+        return self._database
+
+    @property
     def columns(self) -> dict[str, str]:
         """The typed columns: name to SQL type."""
         return self.space.columns(self._database)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -25,11 +25,36 @@ from pgvec_toolkit.progress import progress_bar
 from pgvec_toolkit.search.hit import Hits
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.collection import Collection
+    from pgvec_toolkit.pool import Pool
+    from pgvec_toolkit.schema.space import Space
 
 Kept = TypeVar("Kept")
 Mode = Callable[[str], Hits]  # of a query's text
 MODES = ("dense", "keyword", "hybrid")
+
+
+class Searched(Protocol):
+    """What is evaluated: a `Collection`, as far as it is needed here."""
+
+    @property
+    def database(self) -> Pool:
+        """Where it is."""
+
+    @property
+    def space(self) -> Space:
+        """Its default vector space."""
+
+    @property
+    def search(self) -> Callable[..., Hits]:
+        """See `Collection.search`."""
+
+    @property
+    def keyword_search(self) -> Callable[..., Hits]:
+        """See `Collection.keyword_search`."""
+
+    @property
+    def hybrid_search(self) -> Callable[..., Hits]:
+        """See `Collection.hybrid_search`."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +183,7 @@ class Judged:
 
 
 def evaluate(
-    collection: Collection,
+    collection: Searched,
     queries: Mapping[str, str] | str | Path,
     qrels: Qrels | str | Path,
     *,
@@ -217,7 +242,7 @@ def evaluate(
 
 
 def functions(
-    collection: Collection, modes: Sequence[str] | Mapping[str, str | Mode], depth: int, fusion: str
+    collection: Searched, modes: Sequence[str] | Mapping[str, str | Mode], depth: int, fusion: str
 ) -> dict[str, Mode]:
     """Return what searches in each mode."""
     if isinstance(modes, str) or not modes:
@@ -253,7 +278,7 @@ def documents(hits: Hits) -> list[tuple[str, float]]:
     return list(zip((id for id, _ in ranked), scores, strict=True))
 
 
-def _function(collection: Collection, mode: str, depth: int, fusion: str) -> Mode:
+def _function(collection: Searched, mode: str, depth: int, fusion: str) -> Mode:
     kind, _, space = mode.partition(":")
     if kind == "space" and space:
         return lambda text: collection.search(text, depth, space=space)
@@ -296,14 +321,14 @@ def _rows(results: Mapping[str, Mapping[str, Mapping[str, float]]], resamples: i
     return rows
 
 
-def _absent(collection: Collection, judged: Judged) -> int:
+def _absent(collection: Searched, judged: Judged) -> int:
     """Count the relevant documents that are not in the collection: ids that do not agree show here."""
     relevant = {document for id in judged.texts for document, grade in judged.grades[id].items() if grade > 0}
     statement = sql.SQL(
         "SELECT count(*) FROM unnest(%s::text[]) AS judged (id)"
         " WHERE NOT EXISTS (SELECT FROM {} AS d WHERE d.document_id = judged.id)"
     ).format(collection.space.chunks)
-    with collection._database.connection() as connection:
+    with collection.database.connection() as connection:
         row = connection.execute(statement, [list(relevant)]).fetchone()
     assert row is not None
     return int(row[0])

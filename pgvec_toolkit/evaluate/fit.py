@@ -14,12 +14,11 @@ from psycopg.types.json import Jsonb
 from pgvec_toolkit.errors import ConfigurationError, TuningError
 from pgvec_toolkit.evaluate.beir import Qrels
 from pgvec_toolkit.evaluate.bootstrap import RESAMPLES, excludes_zero, interval
-from pgvec_toolkit.evaluate.evaluation import Judged, Mode, functions, run_all
+from pgvec_toolkit.evaluate.evaluation import Judged, Mode, Searched, functions, run_all
 from pgvec_toolkit.evaluate.metrics import parse_metric
 from pgvec_toolkit.search.hybrid import KEYWORD
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.collection import Collection
     from pgvec_toolkit.pool import Pool
 
 _FEWEST_QUERIES = 10  # of each half
@@ -72,7 +71,7 @@ class Fitted:
 
 
 def fit_weights(
-    collection: Collection,
+    collection: Searched,
     queries: Mapping[str, str] | str | Path,
     qrels: Qrels | str | Path,
     *,
@@ -125,7 +124,7 @@ def fit_weights(
     found = run_all(
         searches, judged.texts, lambda hits: [(hit.id, hit.score, hit.document_id) for hit in hits], progress
     )
-    bench = _Bench(collection._database, found, judged.grades, fusion, metric, rrf_k)
+    bench = _Bench(collection.database, found, judged.grades, fusion, metric, rrf_k)
     weights = best_weights(list(searches), lambda several: bench.means(ids[:split], several))
     return _judged(bench, ids[:split], ids[split:], weights, seed)
 

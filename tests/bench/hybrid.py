@@ -56,7 +56,7 @@ def reference(docs: pgvec.Collection, name: str) -> dict[str, list[str]]:
     import bm25s
 
     tokens = "SELECT u.lexeme FROM unnest({}) u, generate_series(1, cardinality(u.positions))"
-    with psycopg.connect(docs._database.dsn) as connection:
+    with psycopg.connect(docs.database.dsn) as connection:
         rows = connection.execute(
             f"SELECT d.document_id, ARRAY({tokens.format('d.tsv')}) FROM bench_{name} d".encode()
         ).fetchall()
