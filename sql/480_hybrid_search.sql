@@ -54,9 +54,8 @@ BEGIN
         RAISE EXCEPTION 'a leg is given twice among %', array_to_string(legs, ', ') USING ERRCODE = 'PV005';
     ELSIF 'keyword' = ANY (legs) THEN
         RETURN pgvec._keyword_options(owner, k, filter, where_sql, exclude, k1, b);
-    ELSIF k1 IS NOT NULL OR b IS NOT NULL THEN
-        RAISE EXCEPTION 'k1 and b are of the keyword leg, which the search does not have' USING ERRCODE = 'PV005';
     END IF;
+    PERFORM pgvec._check_bm25(coalesce(k1, 1), coalesce(b, 1));
     RETURN pgvec._options(pgvec._relation(owner.schema_name, owner.table_name), jsonb_build_object(
         'k', k, 'filter', filter, 'where_sql', where_sql, 'exclude', nullif(exclude, false)));
 END $$;
