@@ -53,16 +53,13 @@ def evaluate(
 ) -> None:
     """Judge searches by labelled queries. Example: pgvec eval docs --queries q.jsonl --qrels qrels.tsv --mode dense."""
     from pgvec_toolkit.evaluate.evaluation import MODES
-    from pgvec_toolkit.evaluate.evaluation import evaluate as run
-    from pgvec_toolkit.evaluate.fit import fit_weights
 
     searched = collection(name, dsn)
-    evaluation = run(searched, queries, qrels, modes=mode or MODES, k=k, depth=max(depth, k), fusion=fusion, seed=seed)
+    depth = max(depth, k)
+    evaluation = searched.evaluate(queries, qrels, modes=mode or MODES, k=k, depth=depth, fusion=fusion, seed=seed)
     fitted = None
     if fit:
-        fitted = fit_weights(
-            searched, queries, qrels, fusion=fusion, metric=f"ndcg@{k}", depth=max(depth, k), seed=seed
-        )
+        fitted = searched.fit_weights(queries, qrels, fusion=fusion, metric=f"ndcg@{k}", depth=depth, seed=seed)
     if as_json:
         print_json(evaluation.to_dict() | ({} if fitted is None else {"fitted": fitted.to_dict()}))
     else:

@@ -122,16 +122,14 @@ def search(
         ef_search=ef_search,
         oversampling=oversampling,
         exact=exact or None,
-        vector=vector or None,
     )
     of_hybrid = _given(legs=leg, fusion=fusion, weights=_weights(weight), depth=depth)
-    _refuse_others(mode, of_dense, of_hybrid)
+    _refuse_others(mode, of_dense | _given(vector=vector or None), of_hybrid)
     reranker = _reranker(rerank, rerank_model, rerank_style)
     if rerank is None and (rerank_depth is not None or budget is not None):
         raise typer.BadParameter("goes with --rerank", param_hint="--rerank-depth, --budget")
     searched = collection(name, dsn)
     if show_sql:
-        of_dense.pop("vector", None)
         of_hybrid.pop("weights", None)  # a parameter of the statement
         if mode is Mode.keyword:
             raise typer.BadParameter("call pgvec.keyword_search: it plans for the words at hand", param_hint="--sql")
@@ -145,7 +143,6 @@ def search(
 
         everywhere["rerank"] = Rerank(reranker, rerank_depth, budget)
     if mode is Mode.dense:
-        of_dense.pop("vector", None)
         hits = searched.search(_query(query, vector), k, filter, **everywhere, **of_dense)
     elif mode is Mode.keyword:
         hits = searched.keyword_search(query, k, filter, **everywhere)

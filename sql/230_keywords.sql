@@ -174,12 +174,13 @@ DECLARE
 BEGIN
     FOR granted IN SELECT DISTINCT a.grantee, a.privilege_type FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a
                    WHERE c.oid = model AND a.grantee <> c.relowner AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') LOOP
-        EXECUTE format('GRANT %s ON %s TO %s', granted.privilege_type, relation, CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
-        IF granted.privilege_type IN ('UPDATE', 'DELETE') THEN  -- the index is rewritten by DELETE and INSERT, and reads what it deletes
-            EXECUTE format('GRANT SELECT, INSERT, DELETE ON %s TO %s', relation, CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
-        ELSIF granted.privilege_type = 'INSERT' THEN
-            EXECUTE format('GRANT SELECT ON %s TO %s', relation, CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
-        END IF;
+        EXECUTE format('GRANT %s ON %s TO %s', CASE granted.privilege_type
+                WHEN 'INSERT' THEN 'SELECT, INSERT'
+                -- The triggers rewrite a row by DELETE and INSERT, and read what they delete.
+                WHEN 'UPDATE' THEN 'SELECT, INSERT, UPDATE, DELETE'
+                WHEN 'DELETE' THEN 'SELECT, INSERT, DELETE'
+                ELSE granted.privilege_type END,
+            relation, CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
     END LOOP;
 END $$;
 COMMENT ON FUNCTION pgvec._grant_as(regclass, regclass) IS 'Give those who may read or write one table what they need for another that follows it by triggers.';

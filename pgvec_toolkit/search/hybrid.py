@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.errors import ConfigurationError
@@ -136,16 +135,13 @@ class HybridSearcher:
         # Each has a type, even if the statement does not use it.
         head = [0 if value is None else value for value in (queries.get(KEYWORD), *bound)]
         with self._database.connection() as connection:
-            try:
-                rows = run(connection, self._text(connection, legs, k, chosen, fusion), [*head, weights, *vectors])
-            except psycopg.ProgrammingError:
-                self.forget_texts()  # dropped and created again, with other columns
-                with blamed(chosen.where_sql):
-                    rows = run(connection, self._text(connection, legs, k, chosen, fusion), [*head, weights, *vectors])
-            except psycopg.DataError:
-                # A value that the statement cannot read: compiling its filter says which field it is for.
-                self.text(connection, legs, k, chosen, fusion)
-                raise
+            rows = self._texts.run(
+                connection,
+                _key(legs, k, chosen, fusion),
+                lambda: self.text(connection, legs, k, chosen, fusion),
+                [*head, weights, *vectors],
+                chosen.where_sql,
+            )
         return _hits(rows, lambda _, __, legs: legs)
 
     def text(self, connection: Connection, legs: Sequence[str], k: int, chosen: Chosen, fusion: Fusion) -> str:
@@ -161,12 +157,13 @@ class HybridSearcher:
         """Ask for statements anew; to be called when an index has been built, dropped or tuned."""
         self._texts.clear()
 
-    def _text(self, connection: Connection, legs: Sequence[str], k: int, chosen: Chosen, fusion: Fusion) -> bytes:
-        filter = None if chosen.where is None else shape(plain(chosen.where))
-        depths = tuple(fusion.depths(legs, k).items())
-        shaping = (chosen.where_sql, chosen.exclude is not None, chosen.k1, chosen.b)
-        key = (k, filter, depths, fusion.fusion, fusion.rrf_k, *shaping)
-        return self._texts.get(key, lambda: self.text(connection, legs, k, chosen, fusion))
+
+def _key(legs: Sequence[str], k: int, chosen: Chosen, fusion: Fusion) -> Hashable:
+    """Return what decides the text of the statement."""
+    filter = None if chosen.where is None else shape(plain(chosen.where))
+    depths = tuple(fusion.depths(legs, k).items())
+    shaping = (chosen.where_sql, chosen.exclude is not None, chosen.k1, chosen.b)
+    return k, filter, depths, fusion.fusion, fusion.rrf_k, *shaping
 
 
 def _hits(rows: Sequence[Sequence[Any]], legs: Callable[[int, float, Any], dict[str, Any]]) -> Hits:

@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 from psycopg import sql
 
 from pgvec_toolkit.search.filter import Filter, plain, shape
 from pgvec_toolkit.search.hit import Hit, Hits
 from pgvec_toolkit.search.options import bound_values, check_options, sql_arguments, text_key
-from pgvec_toolkit.search.statements import Texts, blamed, run
+from pgvec_toolkit.search.statements import Texts, blamed
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool
@@ -37,17 +36,15 @@ class Searcher:
         k = int(k)
         filter = None if where is None else plain(where)
         parameters = [query, *bound_values(filter, options)]
+        key = (text_key(k, options), shape(filter))
         with self._database.connection() as connection:
-            try:
-                rows = run(connection, self._text(connection, k, filter, options), parameters)
-            except psycopg.ProgrammingError:
-                self.forget_texts()  # dropped and created again, with other columns
-                with blamed(options.get("where_sql")):
-                    rows = run(connection, self._text(connection, k, filter, options), parameters)
-            except psycopg.DataError:
-                # A value that the statement cannot read: compiling its filter says which field it is for.
-                self.text(connection, k, filter, options)
-                raise
+            rows = self._texts.run(
+                connection,
+                key,
+                lambda: self.text(connection, k, filter, options),
+                parameters,
+                options.get("where_sql"),
+            )
         return _hits(rows, options)
 
     def search_many(
@@ -122,10 +119,6 @@ class Searcher:
         ).fetchone()
         assert row is not None
         return str(row[0])
-
-    def _text(self, connection: Connection, k: int, filter: Any, options: Mapping[str, Any]) -> bytes:
-        key = (text_key(k, options), shape(filter))
-        return self._texts.get(key, lambda: self.text(connection, k, filter, options))
 
 
 def _hits(rows: Sequence[Sequence[Any]], options: Mapping[str, Any]) -> Hits:

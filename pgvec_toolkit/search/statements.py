@@ -37,6 +37,26 @@ class Texts:
             self._texts[key] = (text, now)
         return text
 
+    def run(
+        self,
+        connection: Connection,
+        key: Hashable,
+        fetch: Callable[[], str],
+        parameters: Sequence[Any],
+        where_sql: str | None,
+    ) -> list[tuple[Any, ...]]:
+        """Run the statement of a shape; fetched anew if it no longer fits the tables."""
+        try:
+            return run(connection, self.get(key, fetch), parameters)
+        except psycopg.ProgrammingError:
+            self.clear()  # dropped and created again, with other columns
+            with blamed(where_sql):
+                return run(connection, self.get(key, fetch), parameters)
+        except psycopg.DataError:
+            # A value that the statement cannot read: compiling its filter says which field it is for.
+            fetch()
+            raise
+
     def clear(self) -> None:
         """Forget them all."""
         self._texts.clear()
