@@ -211,10 +211,11 @@ def test_a_profile_goes_with_the_index_that_it_was_measured_on(ivfflat: Collecti
 
 @pytest.mark.parametrize("k", [1, 100])
 def test_any_k_can_be_tuned(hnsw: Collection, k: int) -> None:
-    profile = hnsw.tune(0.9, k=k, queries=TUNED_ON[:100])
+    profile = hnsw.tune(0.9, k=k, queries=TUNED_ON)
     assert profile.setting >= k
     assert setting_of_a_search(hnsw, str(k)) == profile.setting
-    assert hnsw.recall(k=k, queries=UNSEEN[:100]).recall > 0.8
+    # For k = 1 a query has recall 0 or 1: the 150 checked and the 300 unseen leave a standard error of 0.03.
+    assert hnsw.recall(k=k, queries=UNSEEN).recall > 0.9 - 4 * 0.03
 
 
 @pytest.mark.parametrize("target", [0, 1, 1.5, -0.1, float("nan")])
