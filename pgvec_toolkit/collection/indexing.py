@@ -1,0 +1,100 @@
+"""The indexes of a collection."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from psycopg import sql
+
+from pgvec_toolkit.collection.base import CollectionBase
+from pgvec_toolkit.errors import ConfigurationError
+from pgvec_toolkit.schema import indexes as building
+from pgvec_toolkit.schema.index_specs import index_form, index_spec
+
+if TYPE_CHECKING:
+    from pgvec_toolkit.schema.indexes import Index
+
+
+class Indexing(CollectionBase):
+    """Methods that build, list and drop indexes."""
+
+    def create_index(
+        self,
+        method: str = "hnsw",
+        *,
+        form: str | None = None,
+        prefix: int | None = None,
+        m: int | None = None,
+        ef_construction: int | None = None,
+        lists: int | None = None,
+        space: str | None = None,
+        concurrently: bool = False,
+        progress: bool | None = None,
+    ) -> str:
+        """Build a vector index and bring statistics up to date; returns the index's name.
+
+        Args:
+            method: hnsw, or ivfflat (build that one when the rows are there).
+            form: full; halfvec (half precision, half the size); binary (a bit a dimension); prefix (of leading
+                dimensions). Of all but the first, searches rescore candidates by the whole vectors. None: full, as
+                far as an index can hold the dimensions, else halfvec, else binary.
+            prefix: how many leading dimensions form prefix indexes.
+            m: hnsw: links per node; default 16.
+            ef_construction: hnsw: candidates kept while building; default 64.
+            lists: ivfflat: clusters; default rows / 1000 up to a million rows, their square root beyond.
+            space: the vector space; None: the default one.
+            concurrently: let others write meanwhile; takes longer.
+            progress: whether to show a bar; None: on a terminal.
+        """
+        spec = index_spec(method, m=m, ef_construction=ef_construction, lists=lists)
+        built = self._space(space)
+        chosen = index_form(built, form, prefix)
+        name = building.build(self._database, built, spec, chosen, concurrently=concurrently, progress=progress)
+        self._forget_texts()
+        return name
+
+    def create_keyword_index(self, *, k1: float = 1.2, b: float = 0.75) -> None:
+        """Build the keyword index of a collection that has none (SQL: `pgvec.create_keyword_index`).
+
+        Args:
+            k1: how much more a word says the more often it occurs.
+            b: how much the length of a chunk counts, 0 to 1.
+        """
+        self._database.fetch(
+            "SELECT pgvec.create_keyword_index($1, $2::double precision, $3::double precision)", [self.name, k1, b]
+        )
+
+    @property
+    def keyword_index(self) -> dict[str, float] | None:
+        """The parameters of the keyword index, k1 and b; None if there is none."""
+        found = self._database.fetch(
+            "SELECT k1, b FROM pgvec.keyword_indexes WHERE collection_id = $1", [self.space.collection_id]
+        )
+        return {"k1": found[0][0], "b": found[0][1]} if found else None
+
+    def drop_keyword_index(self) -> bool:
+        """Drop the keyword index; returns whether there was one (SQL: `pgvec.drop_keyword_index`)."""
+        (dropped,) = self._database.fetch_one("SELECT pgvec.drop_keyword_index($1)", [self.name])
+        return bool(dropped)
+
+    def indexes(self, *, space: str | None = None) -> list[Index]:
+        """Return the vector indexes of a space (SQL: `pgvec.indexes`)."""
+        rows = self._database.fetch(
+            "SELECT index_name, method, form, dimensions, options, valid, usable, bytes FROM pgvec.indexes($1, $2)",
+            [self.name, space],
+        )
+        return [building.Index(*row) for row in rows]
+
+    def drop_index(self, name: str | None = None, *, space: str | None = None) -> list[str]:
+        """Drop a vector index by name, or all of a space; returns the names of those dropped."""
+        there = [index.name for index in self.indexes(space=space)]
+        if name is not None and name not in there:
+            raise ConfigurationError(f"collection {self.name!r} has no vector index {name!r}; it has {there or 'none'}")
+        dropped = there if name is None else [name]
+        owner = self._space(space)
+        with self._database.connection() as connection:
+            for each in dropped:
+                connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(owner.schema, each)))
+            building.forget_profiles(connection, owner)
+        self._forget_texts()
+        return dropped
