@@ -31,7 +31,8 @@ AS $$
 BEGIN
     -- Of profiles for another k the next larger will do; a smaller one is scaled up.
     SELECT ceil(p.setting * greatest(1.0, _profile.k::numeric / p.k)), p.oversampling INTO setting, oversampling
-    FROM pgvec.tuning_profiles p WHERE p.space_id = _profile.space_id AND p.index_method = method AND p.index_shape = shape
+    FROM pgvec.tuning_profiles p
+    WHERE p.space_id = _profile.space_id AND p.index_method = method AND p.index_shape = shape AND p.filter_class = '' AND p.is_default AND p.superseded_at IS NULL
     ORDER BY (p.k < _profile.k), abs(p.k - _profile.k) LIMIT 1;
     IF NOT FOUND THEN
         oversampling := CASE split_part(shape, ' ', 1) WHEN 'full' THEN 1 WHEN 'halfvec' THEN 1.5 ELSE 4 END;
@@ -46,7 +47,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     -- The profile for this very k is read when the search runs: a new one reaches statements prepared before it.
     SELECT coalesce(options ->> 'ef_search',
-                    format('coalesce((SELECT p.setting FROM pgvec.tuning_profiles p WHERE p.space_id = %s AND p.index_method = %L AND p.index_shape = %L AND p.k = %s), %s)',
+                    format('coalesce((SELECT p.setting FROM pgvec.tuning_profiles p WHERE p.space_id = %s AND p.index_method = %L AND p.index_shape = %L AND p.k = %s AND p.filter_class = '''' AND p.is_default AND p.superseded_at IS NULL), %s)',
                            space_id, method, shape, k, otherwise))
 $$;
 COMMENT ON FUNCTION pgvec._tuned_sql(integer, text, text, integer, integer, jsonb) IS 'An expression for the setting that finds k neighbours: the given one, or the tuned one.';

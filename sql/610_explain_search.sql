@@ -25,7 +25,8 @@ BEGIN
         target -> 'setting',
         CASE WHEN options ? 'ef_search' THEN 'but the search was given ' || (options ->> 'ef_search') ELSE coalesce(
             (SELECT format('tuned for recall %s at k = %s, measured %s', p.target_recall, p.k, round(p.recall::numeric, 3)) FROM pgvec.tuning_profiles p
-             WHERE p.space_id = wanted.id AND p.index_method = index.method AND p.index_shape = index.shape ORDER BY (p.k < (options -> 'k')::integer), abs(p.k - (options -> 'k')::integer) LIMIT 1),
+             WHERE p.space_id = wanted.id AND p.index_method = index.method AND p.index_shape = index.shape AND p.filter_class = '' AND p.is_default AND p.superseded_at IS NULL
+             ORDER BY (p.k < (options -> 'k')::integer), abs(p.k - (options -> 'k')::integer) LIMIT 1),
             'not tuned, so its recall is unknown. Run pgvec tune') END);
 END $$;
 COMMENT ON FUNCTION pgvec._index_finding(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb) IS 'Which index a search uses, or why it uses none.';

@@ -50,11 +50,13 @@ DO $$ DECLARE routine regprocedure; BEGIN
 END $$;
 """
 
-# An older version knows nothing of them, and would leave their tables behind when it drops a collection.
+# An older version knows nothing of them, and would leave their tables behind when it drops a collection. Without help
+# of the functions: a later revision's downgrade has dropped them already.
 DROP_KEYWORD_INDEXES = """
-DO $$ DECLARE indexed text; BEGIN
-    FOR indexed IN SELECT c.name FROM pgvec.keyword_indexes i JOIN pgvec.collections c ON c.id = i.collection_id LOOP
-        PERFORM pgvec.drop_keyword_index(indexed);
+DO $$ DECLARE indexed pgvec.collections; BEGIN
+    FOR indexed IN SELECT c.* FROM pgvec.keyword_indexes i JOIN pgvec.collections c ON c.id = i.collection_id LOOP
+        EXECUTE format('DROP TABLE %1$I.%2$I, %1$I.%3$I', indexed.schema_name, indexed.table_name || '_keywords',
+                       indexed.table_name || '_lexemes');
     END LOOP;
 END $$;
 """

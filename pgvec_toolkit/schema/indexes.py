@@ -116,9 +116,10 @@ def _lock_out_other_builds(connection: Connection, space: Space) -> None:
 
 
 def forget_profiles(connection: Connection, space: Space, method: str | None = None) -> None:
-    """Delete what was measured of an index that is no longer there: tuning profiles, calibration."""
+    """End what was measured of an index that is no longer there: tuning profiles become history."""
     connection.execute(
-        "DELETE FROM pgvec.tuning_profiles WHERE space_id = %s AND index_method = coalesce(%s, index_method)",
+        "UPDATE pgvec.tuning_profiles SET superseded_at = now()"
+        " WHERE space_id = %s AND index_method = coalesce(%s, index_method) AND superseded_at IS NULL",
         [space.id, method],
     )
     connection.execute("DELETE FROM pgvec.calibrations WHERE space_id = %s", [space.id])

@@ -270,29 +270,31 @@ def _store(connection: Connection, collection: str, space: Space, profile: Tunin
             for trial in profile.trials
         ],
     }
-    connection.execute(
-        "INSERT INTO pgvec.tuning_profiles"
-        " (space_id, index_method, index_shape, k, target_recall, setting, oversampling, recall, evidence)"
-        " SELECT %s, i.method, i.shape, %s::integer, %s::float8, %s::integer, %s::float8, %s::float8, %s::jsonb"
-        " FROM pgvec._indexes(pgvec._relation(%s, %s), pgvec._space(%s, %s)) i WHERE i.usable LIMIT 1"
-        " ON CONFLICT (space_id, index_method, k) DO UPDATE SET"
-        " target_recall = excluded.target_recall, setting = excluded.setting, oversampling = excluded.oversampling,"
-        " index_shape = excluded.index_shape,"
-        " recall = excluded.recall, evidence = excluded.evidence, tuned_at = now()",
-        [
-            space.id,
-            profile.k,
-            profile.target_recall,
-            profile.setting,
-            profile.oversampling,
-            profile.recall,
-            Jsonb(evidence),
-            space.schema,
-            space.vector_table,
-            collection,
-            space.name,
-        ],
-    )
+    with connection.transaction():
+        connection.execute(
+            "UPDATE pgvec.tuning_profiles SET superseded_at = now() WHERE space_id = %s AND k = %s"
+            " AND superseded_at IS NULL",
+            [space.id, profile.k],
+        )
+        connection.execute(
+            "INSERT INTO pgvec.tuning_profiles"
+            " (space_id, index_method, index_shape, k, target_recall, setting, oversampling, recall, evidence)"
+            " SELECT %s, i.method, i.shape, %s::integer, %s::float8, %s::integer, %s::float8, %s::float8, %s::jsonb"
+            " FROM pgvec._indexes(pgvec._relation(%s, %s), pgvec._space(%s, %s)) i WHERE i.usable LIMIT 1",
+            [
+                space.id,
+                profile.k,
+                profile.target_recall,
+                profile.setting,
+                profile.oversampling,
+                profile.recall,
+                Jsonb(evidence),
+                space.schema,
+                space.vector_table,
+                collection,
+                space.name,
+            ],
+        )
 
 
 def _unreachable(index: Index, target: float, best: Trial) -> TuningError:

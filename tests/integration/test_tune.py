@@ -102,13 +102,14 @@ def test_stored_rows_serve_as_queries(hnsw: Collection) -> None:
 
 def test_the_profile_is_stored_with_its_evidence(hnsw: Collection) -> None:
     hnsw.tune(0.8, queries=TUNED_ON)
-    profile = hnsw.tune(0.9, queries=TUNED_ON)  # replaces it
+    profile = hnsw.tune(0.9, queries=TUNED_ON)  # supersedes it
     other = hnsw.tune(0.9, k=5, queries=TUNED_ON[:100])
     with hnsw._database.connection() as connection:
         rows = connection.execute(
             "SELECT space_id, index_method, k, target_recall, setting, recall, evidence"
-            " FROM pgvec.tuning_profiles ORDER BY k"
+            " FROM pgvec.tuning_profiles WHERE superseded_at IS NULL ORDER BY k"
         ).fetchall()
+        assert connection.execute("SELECT count(*) FROM pgvec.tuning_profiles").fetchone() == (3,)
     assert [row[:5] for row in rows] == [
         (hnsw.space.id, "hnsw", 5, 0.9, other.setting),
         (hnsw.space.id, "hnsw", 10, 0.9, profile.setting),

@@ -130,11 +130,13 @@ def check_searches(dsn: str) -> None:
 
 
 def catalogue(dsn: str) -> list[Any]:
-    """All that the catalogue holds, but for what 0002 adds."""
-    return [
-        _query(dsn, f"SELECT to_jsonb(t) - ARRAY['oversampling', 'index_shape'] FROM pgvec.{table} t ORDER BY 1")
-        for table in ("models", "collections", "vector_spaces", "tuning_profiles", "ledger")
+    """All that the catalogue of 0001 holds, but for what later revisions add."""
+    rows = [
+        _query(dsn, f"SELECT to_jsonb(t) FROM pgvec.{table} t ORDER BY 1")
+        for table in ("models", "collections", "vector_spaces", "ledger")
     ]
+    profiles = "SELECT space_id, index_method, k, target_recall, setting, recall, evidence, tuned_at"
+    return [*rows, _query(dsn, f"{profiles} FROM pgvec.tuning_profiles ORDER BY 1, 2, 3")]
 
 
 def structure(dsn: str) -> list[Any]:
