@@ -20,7 +20,7 @@ from pgvec_toolkit.errors import (
     InvalidName,
     PgvecError,
 )
-from tests.conftest import WordEmbedder
+from tests.words import WordEmbedder
 
 TYPES = {"t": str, "i": int, "f": float, "b": bool, "d": dt.date, "ts": dt.datetime, "tags": list[str]}
 SQL_TYPES = {

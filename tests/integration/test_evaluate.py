@@ -22,7 +22,7 @@ from pgvec_toolkit.evaluate.evaluation import documents, evaluate
 from pgvec_toolkit.evaluate.fit import fit_weights
 from pgvec_toolkit.evaluate.metrics import ndcg
 from pgvec_toolkit.search.hit import Hit, Hits
-from tests.conftest import WordEmbedder
+from tests.words import WordEmbedder
 
 DOCUMENTS = 60
 _random = np.random.default_rng(3)

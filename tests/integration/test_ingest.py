@@ -17,7 +17,7 @@ from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
 from pgvec_toolkit.ingest.documents import Ingested
-from tests.conftest import WordEmbedder
+from tests.words import WordEmbedder
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from psycopg import sql
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, PgvecError
-from tests.conftest import WordEmbedder
 from tests.integration.keyword_oracle import BRUTE_FORCE, check_keyword_index, differences, tables
+from tests.words import WordEmbedder
 
 SECONDS = float(os.environ.get("PGVEC_KEYWORD_SECONDS", "4"))
 Connection = psycopg.Connection[Any]

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from pgvec_toolkit.database import Database
-from tests.conftest import WordEmbedder
+from tests.words import WordEmbedder
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS, ROWS, KILLS = 60, 3000, 5
@@ -25,7 +25,7 @@ COMMON = """
 import sys
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.ingest import documents
-from tests.conftest import WordEmbedder
+from tests.words import WordEmbedder
 
 documents.DOCUMENTS_AT_ONCE = 4
 

@@ -28,7 +28,7 @@ from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, IndexBuildError, InvalidName
 from pgvec_toolkit.schema import promote as module
 from pgvec_toolkit.schema.promote import Promoted
-from tests.conftest import WordEmbedder
+from tests.words import WordEmbedder
 
 ROOT = Path(__file__).parents[2]
 AT = dt.datetime(2020, 2, 29, 10, 20, tzinfo=dt.UTC)

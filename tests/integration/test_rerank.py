@@ -15,7 +15,7 @@ from pgvec_toolkit.errors import ConfigurationError, RerankError
 from pgvec_toolkit.rerank import spec
 from pgvec_toolkit.rerank.spec import Rerank
 from pgvec_toolkit.search.hit import Hits
-from tests.conftest import WordEmbedder
+from tests.words import WordEmbedder
 
 COUNT = 60
 Search = Callable[..., Hits]

@@ -20,8 +20,8 @@ from pgvec_toolkit.embed.base import Pruned
 from pgvec_toolkit.errors import EmbeddingError, IndexBuildError, InvalidRecord
 from pgvec_toolkit.ingest import space_embedding
 from pgvec_toolkit.ingest.space_embedding import Embedded
-from tests.conftest import WordEmbedder
 from tests.sparse_words import VOCABULARY, SparseWords
+from tests.words import WordEmbedder
 
 TEXTS = ["rotate the keys", "cook pasta in salt water", "the train to paris", "renew the credentials", "a lazy dog dog"]
 

@@ -20,7 +20,8 @@ from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
 from pgvec_toolkit.ingest.load import Written
-from tests.conftest import WordEmbedder, random_vectors
+from tests.conftest import random_vectors
+from tests.words import WordEmbedder
 
 TYPES = {"t": str, "i": int, "f": float, "b": bool, "d": dt.date, "ts": dt.datetime, "tags": list[str]}
 V = [1.0, 0.0]

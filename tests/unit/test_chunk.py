@@ -9,7 +9,7 @@ import pytest
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest.chunk import chunker
 from pgvec_toolkit.ingest.read import Document
-from tests.conftest import WordEmbedder
+from tests.words import WordEmbedder
 
 PARAGRAPHS = [f"Paragraph {number} " + "speaks of many things. " * (number % 7 + 1) for number in range(60)]
 
