@@ -10,19 +10,22 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import psycopg
 import pytest
 from numpy.typing import NDArray
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pytest_postgresql.janitor import DatabaseJanitor
 
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.embedded import EmbeddedServer
 from pgvec_toolkit.schema import migrate
+from tests.words import WordEmbedder
 
 # A test's connection is what its fixture says, never what the developer's shell says.
 _KEPT = ("PGVEC_TEST_DSN", "PGVEC_FUZZ", "PGVEC_FUZZ_SEED", "PGVEC_KEYWORD_SECONDS")
@@ -30,6 +33,8 @@ for name in [name for name in os.environ if name.startswith("PG") and name not i
     del os.environ[name]
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PGVEC_SHARED_BUFFERS"] = "128MB"
+# Tests run side by side: with a thread a core, torch would spin while it waits for a core that another test has.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -51,33 +56,50 @@ def server_dsn() -> Iterator[str]:
             for setting in ("fsync", "full_page_writes"):
                 connection.execute(f"ALTER SYSTEM SET {setting} = off".encode())
             connection.execute("SELECT pg_reload_conf()")
+            # The same password, but hashed once instead of 4,096 times by each of thousands of connections.
+            connection.execute("SET scram_iterations = 1")
+            connection.execute(
+                sql.SQL("ALTER ROLE CURRENT_USER PASSWORD {}").format(str(_password(conninfo_to_dict(started))))
+            )
         yield started
     finally:
         server.stop("immediate")
         shutil.rmtree(home, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
-def janitor(server_dsn: str) -> Callable[..., DatabaseJanitor]:
-    """Makes janitors, which create and drop databases."""
-    parameters = conninfo_to_dict(server_dsn)
+def _password(parameters: Mapping[str, object]) -> str | None:
     password = parameters.get("password")
     if not password and (passfile := parameters.get("passfile")):
         password = Path(str(passfile)).read_text().strip().rpartition(":")[2]
+    return str(password) if password else None
+
+
+@pytest.fixture(scope="session")
+def janitor(server_dsn: str) -> Iterator[Callable[..., DatabaseJanitor]]:
+    """Makes janitors, which create and drop databases, all through one connection."""
+    parameters = conninfo_to_dict(server_dsn)
+
+    class Janitor(DatabaseJanitor):
+        @contextmanager
+        def cursor(self, dbname: str | None = None) -> Iterator[psycopg.Cursor]:
+            assert dbname is None
+            with administrator.cursor() as cursor:
+                yield cursor
 
     def make(name: str, template: str | None = None, *, as_template: bool = False) -> DatabaseJanitor:
-        return DatabaseJanitor(
+        return Janitor(
             user=str(parameters.get("user") or ""),
             host=str(parameters.get("host") or ""),
             port=str(parameters.get("port") or 5432),
-            password=str(password) if password else None,
+            password=_password(parameters),
             dbname=name,
             template_dbname=template,
             maintenance_dbname=str(parameters.get("dbname") or "postgres"),
             as_template=as_template,
         )
 
-    return make
+    with psycopg.connect(server_dsn, autocommit=True) as administrator:
+        yield make
 
 
 @pytest.fixture(scope="session")
@@ -121,26 +143,6 @@ def connection(dsn: str) -> Iterator[psycopg.Connection]:
     """A plain psycopg connection to the same database, as a SQL user has it."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         yield connection
-
-
-class WordEmbedder:
-    """A real, tiny embedder: words are hashed onto the axes. Texts that share words are near. It counts its calls."""
-
-    name = "test/words"
-
-    def __init__(self, dimensions: int = 64) -> None:
-        self.dimensions = dimensions
-        self.embedded: list[str] = []
-
-    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        self.embedded.extend(texts)
-        return np.stack([self.embed_query(text) for text in texts])
-
-    def embed_query(self, text: str) -> NDArray[np.float32]:
-        vector = np.full(self.dimensions, 1e-3, dtype=np.float32)
-        for word in re.findall(r"\w+", text.lower()):
-            vector[sum(map(ord, word)) * 31 % self.dimensions] += 1
-        return vector / np.linalg.norm(vector)
 
 
 @pytest.fixture
