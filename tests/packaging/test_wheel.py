@@ -73,7 +73,9 @@ def binaries(wheel, elsewhere):
     environment = elsewhere / "venv"
     run_or_skip(sys.executable, "-m", "venv", environment, cwd=elsewhere)
     scripts = environment / ("Scripts" if os.name == "nt" else "bin")
-    run_or_skip(scripts / "python", "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel, cwd=elsewhere)
+    # What is imported below is compiled then; most is not.
+    options = ("-q", "--no-compile", "-c", ROOT / "constraints.txt")
+    run_or_skip(scripts / "python", "-m", "pip", "install", *options, wheel, cwd=elsewhere)
     yield scripts
     shutil.rmtree(environment)  # some 400 MB, of which pytest would keep three
 
