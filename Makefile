@@ -24,7 +24,7 @@ demo: $(VENV)/.demo-installed ## Install, then answer questions over the demo's 
 	@HF_HUB_OFFLINE=1 $(BIN)/pgvec demo $(ARGS)
 
 test: lint ## Install, check, then run the tests (ARGS="..." goes to pytest)
-	$(BIN)/pytest -n $(WORKERS) $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 # mypy does not follow the import hook by which an editable install finds cli/, sql/ and
 # migrations/, so it gets the layout of the wheel, made of links. New files are seen at once.
