@@ -11,7 +11,9 @@ WORKERS ?= 2
 ARGS ?=
 
 BIN := $(VENV)/bin
-PIP = $(BIN)/python -m pip install --disable-pip-version-check $(QUIET) -c constraints.txt
+# Python compiles what is imported, when it is first imported: of torch that is the smaller part.
+PIP = $(BIN)/python -m pip install --disable-pip-version-check --no-compile $(QUIET) -c constraints.txt
+unexport PYTHONDONTWRITEBYTECODE
 # Errors only; `make QUIET= ...` shows everything.
 QUIET ?= -qq
 
