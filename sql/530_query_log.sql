@@ -53,7 +53,8 @@ BEGIN
     PERFORM pgvec._log_query(wanted.id, as_text, k, filter);
 END $$;
 COMMENT ON FUNCTION pgvec._log_search(pgvec.vector_spaces, anyelement, integer, jsonb, text, boolean) IS
-'Log a search if its space is sampled and chance has it. Exact searches say nothing of an index, and conditions in SQL are not kept: both are not logged.';
+'Log a search if its space is sampled and chance has it. Exact searches say nothing of an index, and conditions in SQL are not kept: both are not
+logged.';
 
 CREATE OR REPLACE FUNCTION pgvec._sampling(collection text) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -23,7 +23,8 @@ BEGIN
     short := coalesce(cardinality(found), 0) < cardinality(truth);
 END $$;
 COMMENT ON FUNCTION pgvec._measured_query(text, text, text, jsonb, bigint, integer) IS
-'Run a query by two statements of _nearest_sql, the one that searches use and the exact one. recall: NULL if nothing matches; short: whether fewer rows came
+'Run a query by two statements of _nearest_sql, the one that searches use and the exact one. recall: NULL if nothing matches; short: whether fewer
+rows came
 than match; nearest: the least true distance. own_key: the query''s own row, if it is a stored one.';
 
 CREATE OR REPLACE FUNCTION pgvec._watched_queries(owner pgvec.collections, wanted pgvec.vector_spaces, queries integer)
@@ -47,7 +48,8 @@ BEGIN
     RETURN QUERY EXECUTE format('SELECT ''stored'', s.embedding::text, NULL::jsonb, s.key FROM (%s) s', pgvec._sample_sql(owner.schema_name, wanted.table_name, queries));
 END $$;
 COMMENT ON FUNCTION pgvec._watched_queries(pgvec.collections, pgvec.vector_spaces, integer) IS
-'The queries to watch by: some of the newest logged ones, each with its own filter, if there are 20 different ones that may be read, else stored rows.';
+'The queries to watch by: some of the newest logged ones, each with its own filter, if there are 20 different ones that may be read, else stored
+rows.';
 
 CREATE OR REPLACE FUNCTION pgvec._measured_queries(owner pgvec.collections, wanted pgvec.vector_spaces, k integer, queries integer)
 RETURNS TABLE (source text, recall double precision, short boolean, milliseconds double precision, nearest double precision)
@@ -122,7 +124,8 @@ AS $$
                 UNION ALL SELECT p.distance, false FROM unnest(present) p (distance)) d) s
 $$;
 COMMENT ON FUNCTION pgvec._distance_shift(double precision[], double precision[]) IS
-'The Kolmogorov-Smirnov statistic of two samples, 0 to 1; what it exceeds once in 10,000 times if both are of one population; and whether the second lies farther out.';
+'The Kolmogorov-Smirnov statistic of two samples, 0 to 1; what it exceeds once in 10,000 times if both are of one population; and whether the second
+lies farther out.';
 
 CREATE OR REPLACE FUNCTION pgvec._ln_choose(n integer, k integer) RETURNS double precision
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
@@ -148,7 +151,8 @@ BEGIN
                FROM generate_series(0, rank - 1) i);
 END $$;
 COMMENT ON FUNCTION pgvec._out_of_range(double precision[], double precision[]) IS
-'The share of the second sample that is beyond the 99th percentile of the first, and the chance that it is as much or more if both are of one population.';
+'The share of the second sample that is beyond the 99th percentile of the first, and the chance that it is as much or more if both are of one
+population.';
 
 CREATE OR REPLACE FUNCTION pgvec._set_baseline(owner pgvec.collections, wanted pgvec.vector_spaces, source text, distances double precision[]) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
@@ -182,7 +186,8 @@ BEGIN
     PERFORM pgvec._set_baseline(owner, wanted, source, distances);
 END $$;
 COMMENT ON FUNCTION pgvec.set_drift_baseline(text, text, integer) IS
-'Take what the embeddings of a space are like now for what is usual: pgvec.watch measures drift from there. The first watch does so by itself; call it when
+'Take what the embeddings of a space are like now for what is usual: pgvec.watch measures drift from there. The first watch does so by itself; call
+it when
 a drift that watch alarms about is as it should be. queries: of so many the distance to the nearest is measured.
 Example: SELECT pgvec.set_drift_baseline(''docs'');';
 
@@ -314,11 +319,17 @@ BEGIN
     RETURN seen;
 END $$;
 COMMENT ON FUNCTION pgvec.watch(text, integer, integer, text) IS
-'Check once how good searches are now, and store that in pgvec.recall_checks, the series over time: for pg_cron, or pgvec watch --every 10m. Some of the newest
-logged queries (source log; see pgvec.log_queries), each with its own filter, or stored rows while there are not 20 of these (source stored; they are easier, and leave
-themselves out), are searched as searches are now, and exactly. recall: mean recall@k, recall_low to recall_high its 95 % interval; reaching_share: the share of queries that reach
-the target each; short_results: searches that returned fewer rows than match; milliseconds: mean of a search, planning included; target_recall, tail_share: what
-the profile promises. Drift since the first watch or pgvec.set_drift_baseline: mean_shift, of the stored vectors'' mean, in units of their spread; distance_shift, of the queries''
-distances to their nearest, 0 to 1 (Kolmogorov-Smirnov); out_of_range, the share of queries farther from their nearest than 99 % were. alarms: what is wrong beyond chance; empty is good.
+'Check once how good searches are now, and store that in pgvec.recall_checks, the series over time: for pg_cron, or pgvec watch --every 10m. Some of
+the newest
+logged queries (source log; see pgvec.log_queries), each with its own filter, or stored rows while there are not 20 of these (source stored; they are
+easier, and leave
+themselves out), are searched as searches are now, and exactly. recall: mean recall@k, recall_low to recall_high its 95 % interval; reaching_share:
+the share of queries that reach
+the target each; short_results: searches that returned fewer rows than match; milliseconds: mean of a search, planning included; target_recall,
+tail_share: what
+the profile promises. Drift since the first watch or pgvec.set_drift_baseline: mean_shift, of the stored vectors'' mean, in units of their spread;
+distance_shift, of the queries''
+distances to their nearest, 0 to 1 (Kolmogorov-Smirnov); out_of_range, the share of queries farther from their nearest than 99 % were. alarms: what
+is wrong beyond chance; empty is good.
 Takes an exact scan a query.
 Example: SELECT recall, recall_low, recall_high, alarms FROM pgvec.watch(''docs'');';
