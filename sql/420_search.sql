@@ -194,10 +194,13 @@ CREATE OR REPLACE FUNCTION pgvec.search(
                  score double precision, rank integer, stopped_by text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    wanted pgvec.vector_spaces := pgvec._searched_space(collection, space);
 BEGIN
     RETURN QUERY EXECUTE pgvec.search_sql(collection, k, filter, space, ef_search, exact, oversampling, where_sql, exclude, within, min_similarity,
-                                          group_by, group_size, diversity, pgvec._query_sql(pgvec._searched_space(collection, space), query))
+                                          group_by, group_size, diversity, pgvec._query_sql(wanted, query))
         USING query, filter, parameters, exclude, coalesce(within, min_similarity);
+    PERFORM pgvec._log_search(wanted, query, k, filter, where_sql, exact);
 END $$;
 COMMENT ON FUNCTION pgvec.search(text, anycompatible, integer, jsonb, text, integer, boolean, double precision, text, jsonb, text[],
                                  double precision, double precision, text, integer, double precision) IS
@@ -252,6 +255,7 @@ BEGIN
         pgvec.search_sql(collection, k, filter, space, ef_search, exact, oversampling, where_sql, exclude, within, min_similarity,
                          group_by, group_size, diversity, 'q.query'))
         USING queries, filter, parameters, exclude, coalesce(within, min_similarity);
+    PERFORM pgvec._log_search(wanted, q.query, k, filter, where_sql, exact) FROM unnest(queries) q (query);
 END $$;
 COMMENT ON FUNCTION pgvec.search_many(text, anycompatiblearray, integer, jsonb, text, integer, boolean, double precision, text, jsonb, text[],
                                       double precision, double precision, text, integer, double precision) IS

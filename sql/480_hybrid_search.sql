@@ -162,6 +162,11 @@ BEGIN
     PERFORM pgvec._check_fusion(names, weights, rrf_k);
     RETURN QUERY EXECUTE pgvec._hybrid_sql(owner, names, expressions, pgvec._leg_depths(names, k, depth, depths), fusion, rrf_k, options)
         USING query_text, filter, parameters, exclude, weights, query, queries;
+    IF query IS NOT NULL THEN
+        PERFORM pgvec._log_search(pgvec._searched_space(collection, NULL), query, greatest(k, depth), filter, where_sql);
+    END IF;
+    PERFORM pgvec._log_search(pgvec._searched_space(collection, q.key), q.value, greatest(k, depth), filter, where_sql)
+    FROM jsonb_each_text(nullif(queries, 'null')) q WHERE q.key <> 'keyword';
 END $$;
 COMMENT ON FUNCTION pgvec.hybrid_search(text, text, anycompatible, integer, jsonb, jsonb, text, jsonb, integer, jsonb, double precision, text, jsonb, text[],
                                         double precision, double precision) IS

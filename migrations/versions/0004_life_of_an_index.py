@@ -131,13 +131,14 @@ CREATE TABLE pgvec.drift_baselines (
     space_id  integer PRIMARY KEY REFERENCES pgvec.vector_spaces ON DELETE CASCADE,
     mean      text,
     spread    double precision,
+    vectors   integer,
     distances double precision[] NOT NULL,
     source    text NOT NULL CHECK (source IN ('log', 'stored')),
     taken_at  timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE pgvec.drift_baselines IS
-'What embeddings looked like when drift was first measured: their mean and spread, the distances of queries to their
-nearest.';
+'What embeddings looked like when drift was first measured: the mean and spread (root mean square distance from
+the mean) of so many vectors, the distances of queries to their nearest.';
 """
 
 # Who may read the catalogue may read, and who may write it may write, the new tables; the query log is for its owner

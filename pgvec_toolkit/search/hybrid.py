@@ -12,6 +12,7 @@ from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.search.filter import Filter, plain, shape
 from pgvec_toolkit.search.hit import Hit, Hits
 from pgvec_toolkit.search.options import check_options
+from pgvec_toolkit.search.sampling import Sampling
 from pgvec_toolkit.search.statements import Texts, blamed, run
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _KEYWORD_SEARCH = b"""SELECT id, document_id, text, metadata, score, rank, terms
 FROM pgvec.keyword_search($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
 _HYBRID_SEARCH_SQL = """SELECT pgvec.hybrid_search_sql(%s, %s, %s::integer, filter => %s, fusion => %s, depths => %s,
 rrf_k => %s::double precision, where_sql => %s, exclude => %s::text[], k1 => %s::double precision,
-b => %s::double precision)"""
+b => %s::double precision), pgvec._sampling(%s)"""
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class HybridSearcher:
         self._database = database
         self._collection = collection
         self._texts = Texts()
+        self._sampling = Sampling()
 
     def keyword(self, query: str, k: int, chosen: Chosen) -> Hits:
         """Return the chunks with the highest BM25 (SQL: `pgvec.keyword_search`)."""
@@ -142,6 +144,11 @@ class HybridSearcher:
                 [*head, weights, *vectors],
                 chosen.where_sql,
             )
+            if chosen.where_sql is None:
+                filter = None if chosen.where is None else plain(chosen.where)
+                for leg, depth in fusion.depths(legs, k).items():
+                    if leg != KEYWORD:
+                        self._sampling.log(connection, leg, queries[leg], depth, filter)
         return _hits(rows, lambda _, __, legs: legs)
 
     def text(self, connection: Connection, legs: Sequence[str], k: int, chosen: Chosen, fusion: Fusion) -> str:
@@ -149,8 +156,10 @@ class HybridSearcher:
         filter, _, exclude = chosen.bound()
         depths = Jsonb(fusion.depths(legs, k))
         values = [self._collection, list(legs), k, filter, fusion.fusion, depths, fusion.rrf_k, chosen.where_sql]
-        row = connection.execute(_HYBRID_SEARCH_SQL.encode(), [*values, exclude, chosen.k1, chosen.b]).fetchone()
+        values += [exclude, chosen.k1, chosen.b, self._collection]
+        row = connection.execute(_HYBRID_SEARCH_SQL.encode(), values).fetchone()
         assert row is not None
+        self._sampling.note(row[1])
         return str(row[0])
 
     def forget_texts(self) -> None:

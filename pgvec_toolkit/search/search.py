@@ -14,6 +14,7 @@ from psycopg import sql
 from pgvec_toolkit.search.filter import Filter, plain, shape
 from pgvec_toolkit.search.hit import Hit, Hits
 from pgvec_toolkit.search.options import bound_values, check_options, sql_arguments, text_key
+from pgvec_toolkit.search.sampling import Sampling
 from pgvec_toolkit.search.statements import Texts, blamed
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Searcher:
         self._database = database
         self._collection = collection
         self._texts = Texts()
+        self._sampling = Sampling()
 
     def search(self, query: Any, k: int, where: Filter | None, options: Mapping[str, Any]) -> Hits:
         """Return the hits of a query that is bound in the type of its space."""
@@ -45,6 +47,8 @@ class Searcher:
                 parameters,
                 options.get("where_sql"),
             )
+            if options.get("where_sql") is None and not options.get("exact"):
+                self._sampling.log(connection, options.get("space"), query, k, filter)
         return _hits(rows, options)
 
     def search_many(
@@ -115,9 +119,11 @@ class Searcher:
         named = {name: value for name, value in options.items() if name != "parameters"}
         arguments, values = sql_arguments(k, filter, named)
         row = connection.execute(
-            sql.SQL(f"SELECT pgvec.search_sql(%s, {arguments})"), [self._collection, *values]
+            sql.SQL(f"SELECT pgvec.search_sql(%s, {arguments}), pgvec._sampling(%s)"),
+            [self._collection, *values, self._collection],
         ).fetchone()
         assert row is not None
+        self._sampling.note(row[1])
         return str(row[0])
 
 
