@@ -250,18 +250,20 @@ $$;
 COMMENT ON FUNCTION pgvec._watched_target(pgvec.collections, pgvec.vector_spaces, integer) IS
 'What the profile promises that searches for k neighbours use if they name no recall (see pgvec._profile); NULL without one.';
 
-CREATE OR REPLACE FUNCTION pgvec._recall_alarms(seen pgvec.recall_checks) RETURNS text[]
+CREATE OR REPLACE FUNCTION pgvec._recall_alarms(seen pgvec.recall_checks, deviation double precision) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     alarms text[] := '{}';
     n      double precision := seen.queries;
     p      double precision := seen.reaching_share;
-    -- Wilson's interval of a share, of 95 %: the normal one is too narrow near 0 and 1.
-    width  double precision := 1.96 * sqrt(p * (1 - p) / n + 0.9604 / n ^ 2) / (1 + 3.8416 / n);
-    centre double precision := (p + 1.9208 / n) / (1 + 3.8416 / n);
+    -- What chance exceeds once in 10,000 times. A loop that checks every ten minutes would cry wolf daily at the ends of the 95 % interval.
+    z      CONSTANT double precision := 3.72;
+    -- Wilson's interval of a share: the normal one is too narrow near 0 and 1.
+    width  double precision := z * sqrt(p * (1 - p) / n + z ^ 2 / (4 * n ^ 2)) / (1 + z ^ 2 / n);
+    centre double precision := (p + z ^ 2 / (2 * n)) / (1 + z ^ 2 / n);
 BEGIN
-    IF seen.recall_high < seen.target_recall THEN
+    IF seen.recall + z * deviation / sqrt(n) < seen.target_recall THEN
         alarms := alarms || format('recall %s (%s to %s) is below the target %s: tune again, or rebuild the index', round(seen.recall::numeric, 2),
                                    round(seen.recall_low::numeric, 2), round(seen.recall_high::numeric, 2), seen.target_recall);
     END IF;
@@ -274,8 +276,9 @@ BEGIN
     END IF;
     RETURN alarms;
 END $$;
-COMMENT ON FUNCTION pgvec._recall_alarms(pgvec.recall_checks) IS
-'What is wrong with the searches of a check. A recall or a share is, only if the upper end of its 95 % interval is below what the profile promises.';
+COMMENT ON FUNCTION pgvec._recall_alarms(pgvec.recall_checks, double precision) IS
+'What is wrong with the searches of a check; deviation: of the recall of each. A recall or a share is, only if it is below what the profile promises by
+more than chance explains once in 10,000 times.';
 
 CREATE OR REPLACE FUNCTION pgvec.watch(
     collection text,
@@ -314,7 +317,7 @@ BEGIN
     INSERT INTO pgvec.recall_checks AS r (space_id, k, source, queries, recall, recall_low, recall_high, reaching_share, short_results, milliseconds, target_recall,
                                      tail_share, mean_shift, distance_shift, out_of_range, alarms)
     VALUES (wanted.id, watch.k, seen.source, seen.queries, seen.recall, seen.recall_low, seen.recall_high, seen.reaching_share, seen.short_results, seen.milliseconds,
-            seen.target_recall, seen.tail_share, drift.mean_shift, drift.distance_shift, drift.out_of_range, pgvec._recall_alarms(seen) || drift.alarms)
+            seen.target_recall, seen.tail_share, drift.mean_shift, drift.distance_shift, drift.out_of_range, pgvec._recall_alarms(seen, deviation) || drift.alarms)
     RETURNING r.* INTO seen;
     RETURN seen;
 END $$;
