@@ -1,0 +1,1 @@
+"""Health, recall and drift over time."""
