@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.collection.measuring import Measuring
 from pgvec_toolkit.collection.searching import Searching
+from pgvec_toolkit.collection.warming import Warming
 from pgvec_toolkit.collection.writing import Writing
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, Embedder
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from pgvec_toolkit.pool import Pool
 
 
-class Collection(Writing, Searching, Measuring):
+class Collection(Writing, Searching, Measuring, Warming):
     """A collection of chunks that can be searched; get one from `Database.collection` or `create_collection`."""
 
     @classmethod
