@@ -1,8 +1,8 @@
 """The command `pgvec`: each command parses, calls the library once, and prints.
 
 Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 an error that is
-explained in one line, 2 wrong usage, 130 interrupted. The library is imported inside the commands, so
-that `--help` answers at once.
+explained in one line, 2 wrong usage, 3 done, and something is wrong with the database, 130 interrupted. The
+library is imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import sys
 
 import typer
-from pgvec_toolkit.cli import collections, data, demo, evaluate, indexes, search, server, tuning
+from pgvec_toolkit.cli import collections, data, demo, doctor, evaluate, indexes, search, server, tuning
 
 _INTERRUPTED = 130
 app = typer.Typer(
@@ -29,6 +29,7 @@ search.add_to(app)
 app.add_typer(indexes.app, name="index")
 tuning.add_to(app)
 evaluate.add_to(app)
+doctor.add_to(app)
 
 
 def main() -> None:
