@@ -20,8 +20,13 @@ BEGIN
         BEGIN
             EXECUTE format('SELECT jsonb_agg(h) FROM pgvec.%I() h', '_health_' || topic) INTO more;
             found := found || coalesce(more, '[]');
-        EXCEPTION WHEN insufficient_privilege OR undefined_table OR undefined_object THEN
+        EXCEPTION
+        WHEN insufficient_privilege OR undefined_table OR undefined_object THEN
             NULL;  -- not ours to read, or dropped by another session meanwhile
+        WHEN OTHERS THEN
+            -- One check that fails, over something that nobody thought of, must not hide what the others find.
+            found := found || jsonb_build_object('severity', 'warning', 'subject', 'check ' || topic, 'finding', 'could not be made: ' || SQLERRM,
+                                                 'mend', format('SELECT * FROM pgvec.%I();', '_health_' || topic));
         END;
     END LOOP;
     RETURN QUERY SELECT f.severity, f.subject, f.finding, f.mend

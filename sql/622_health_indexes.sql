@@ -82,8 +82,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     -- What was asked since the index was built and since statistics count; the log holds a share of it.
     SELECT 'hint', i.subject, format('was used by no search since %s, and %s of the logged ones were asked since', to_char(since.moment, 'YYYY-MM-DD'), asked.times),
-           format('SELECT * FROM pgvec.explain_sql(pgvec.search_sql(%L));  -- why; or DROP INDEX CONCURRENTLY %s;', split_part(i.arguments, ' ', 1), i.index::regclass)
+           format('SELECT * FROM pgvec.explain(%L, (SELECT embedding FROM %s LIMIT 1), space => %L);  -- why; or DROP INDEX CONCURRENTLY %s;',
+                  s.collection, i.vectors::regclass, (s.wanted).name, i.index::regclass)
     FROM pgvec._all_indexes() i
+    JOIN pgvec._all_spaces() s ON s.space_id = i.space_id
     JOIN pg_stat_all_indexes u ON u.indexrelid = i.index
     CROSS JOIN LATERAL (SELECT greatest(d.stats_reset, max(b.built_at), '-infinity') AS moment
                         FROM pg_stat_database d LEFT JOIN pgvec.index_builds b ON b.space_id = i.space_id AND b.index_name = i.name
@@ -99,7 +101,7 @@ RETURNS TABLE (space_id integer, k integer, target_recall double precision, tune
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT p.space_id, p.k, p.target_recall, p.tuned_at,
-           coalesce((p.evidence -> 'rows')::double precision,
+           coalesce(CASE jsonb_typeof(p.evidence -> 'rows') WHEN 'number' THEN (p.evidence -> 'rows')::double precision END,
                     (SELECT b.rows FROM pgvec.index_builds b WHERE b.space_id = p.space_id AND b.built_at <= p.tuned_at ORDER BY b.built_at DESC LIMIT 1)),
            p.index_shape, p.evidence -> 'options'
     FROM pgvec.tuning_profiles p
@@ -132,7 +134,7 @@ AS $$
     LEFT JOIN LATERAL (SELECT max(b.built_at) AS moment FROM pgvec.index_builds b WHERE b.space_id = i.space_id AND b.index_name = i.name) built ON true
     CROSS JOIN LATERAL (VALUES
         (p.tuned_at < built.moment, format('index %s was built after that', i.name)),
-        (p.options <> (SELECT jsonb_object_agg(split_part(o, '=', 1), split_part(o, '=', 2)::integer) FROM unnest(i.options) o),
+        (EXISTS (SELECT FROM unnest(i.options) o WHERE p.options ->> split_part(o, '=', 1) <> split_part(o, '=', 2)),
          format('on an index with other options (%s)', p.options)),
         (i.rows > 1.5 * p.tuned_rows, format('it has grown from %s rows to about %s', p.tuned_rows, i.rows))) AS reason (applies, text)
     WHERE i.place = 1 AND i.usable AND reason.applies

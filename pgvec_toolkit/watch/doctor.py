@@ -114,6 +114,12 @@ def _dropped(connection: Connection, space: int, schema: str, name: str) -> Mend
     if lock != (True,):
         return Mended(statement.as_string(connection), "an index is being built there")
     try:
+        row = connection.execute(
+            "SELECT x.indisvalid FROM pg_index x WHERE x.indexrelid = to_regclass(%s)",
+            [sql.Identifier(schema, name).as_string(connection)],
+        ).fetchone()
+        if row != (False,):
+            return Mended(statement.as_string(connection), "another session has completed or dropped it meanwhile")
         return _run(connection, statement)
     finally:
         connection.execute("SELECT pg_advisory_unlock(hashtext('pgvec.build_index'), %s)", [space])
