@@ -1,8 +1,8 @@
 """The command `pgvec`: each command parses, calls the library once, and prints.
 
 Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 an error that is
-explained in one line, 2 wrong usage, 3 an alarm of `watch`, 130 interrupted. The library is imported inside
-the commands, so that `--help` answers at once.
+explained in one line, 2 wrong usage, 3 done, and something is wrong with the database or with recall,
+130 interrupted. The library is imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import sys
 
 import typer
-from pgvec_toolkit.cli import collections, data, demo, evaluate, indexes, search, server, tuning, watching
+from pgvec_toolkit.cli import collections, data, demo, doctor, evaluate, indexes, search, server, tuning, watching
 
 _INTERRUPTED = 130
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.add_typer(indexes.app, name="index")
 tuning.add_to(app)
 watching.add_to(app)
 evaluate.add_to(app)
+doctor.add_to(app)
 
 
 def main() -> None:

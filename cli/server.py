@@ -129,9 +129,9 @@ def _database_facts(dsn: str) -> dict[str, Any]:
             facts: dict[str, Any] = {
                 "server": f"PostgreSQL {capabilities.server}" + (" (replica)" if capabilities.replica else ""),
                 "pgvector": ".".join(map(str, capabilities.vector)),
-                "advisories": capabilities.advisories,
             }
             database.check_migrated()
+            facts["advisories"] = database.advisories()
             return facts | {"schema": "up to date", "collections": database.collections()}
         except NotMigrated as error:
             return {"schema": str(error)}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pgvec_toolkit.collection import Collection
     from pgvec_toolkit.embed.base import Embedder
+    from pgvec_toolkit.watch.doctor import Finding, Mended
 
 
 class Database(Pool):
@@ -92,6 +93,36 @@ class Database(Pool):
     def explain_sql(self, statement: str) -> str:
         """Return the plan of a statement, and which vector index it uses, or why none (SQL: `pgvec.explain_sql`)."""
         return "\n".join(line for (line,) in self.fetch("SELECT * FROM pgvec.explain_sql($1)", [statement]))
+
+    def advisories(self) -> list[str]:
+        """Return known vulnerabilities and data-damaging bugs of this version of the extension; empty is good."""
+        version = ".".join(map(str, self.capabilities.vector))
+        return [text for (text,) in self.fetch("SELECT advisory FROM pgvec._advisories($1)", [version])]
+
+    def health(self) -> list[Finding]:
+        """Return what is wrong with this database, the worst first (SQL: `pgvec.check_health`)."""
+        from pgvec_toolkit.watch import doctor
+
+        return doctor.health(self)
+
+    def doctor(self) -> list[Finding]:
+        """Return what is wrong: `health`, and what a search through each vector index and a look at the client show.
+
+        SQL: `pgvec.check_health`, `pgvec.check_indexes`. Of a database that was not migrated, or by another version
+        of this library, it says that.
+        """
+        from pgvec_toolkit.watch import doctor
+
+        return doctor.examine(self)
+
+    def mend(self) -> list[Mended]:
+        """Apply what mends a finding without risk: drop what interrupted builds left, ANALYZE tables that need it.
+
+        No data are lost, and nobody is kept waiting: what is locked for more than some seconds stays as it is.
+        """
+        from pgvec_toolkit.watch import doctor
+
+        return doctor.mend(self)
 
     def drop_collection(self, name: str, *, if_exists: bool = False) -> bool:
         """Drop a collection with its tables; returns whether there was one (SQL: `pgvec.drop_collection`)."""

@@ -87,22 +87,6 @@ class Capabilities:
     vector: tuple[int, ...]
     replica: bool
 
-    @property
-    def advisories(self) -> list[str]:
-        """Known vulnerabilities and data-damaging bugs of this version of the extension; empty is good."""
-        return [text for fixed_in, text in _ADVISORIES if self.vector < fixed_in]
-
-
-_ADVISORIES = [
-    ((0, 8, 2), "CVE-2026-3172: buffer overflow in parallel HNSW builds (fixed in pgvector 0.8.2)"),
-    ((0, 8, 3), "HNSW indexes can be corrupted by vacuuming (fixed in pgvector 0.8.3)"),
-    ((0, 8, 4), "HNSW graphs can be left unrepaired by vacuuming (fixed in pgvector 0.8.4)"),
-    (
-        (0, 8, 6),
-        "CVE-2026-18022: integer overflow in IVFFlat, 32-bit builds only (fixed in pgvector 0.8.6)",
-    ),
-]
-
 
 class Pool:
     """Connections to one database, shared by threads."""

@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.collection.measuring import Measuring
 from pgvec_toolkit.collection.searching import Searching
+from pgvec_toolkit.collection.warming import Warming
 from pgvec_toolkit.collection.watching import Watching
 from pgvec_toolkit.collection.writing import Writing
 from pgvec_toolkit.embed import base as embedding
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from pgvec_toolkit.pool import Pool
 
 
-class Collection(Writing, Searching, Measuring, Watching):
+class Collection(Writing, Searching, Measuring, Watching, Warming):
     """A collection of chunks that can be searched; get one from `Database.collection` or `create_collection`."""
 
     @classmethod

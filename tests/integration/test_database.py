@@ -27,7 +27,6 @@ from pgvec_toolkit.errors import (
     NotMigrated,
     UnsupportedFeature,
 )
-from pgvec_toolkit.pool import Capabilities
 
 OTHERS = "datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
 
@@ -185,14 +184,16 @@ def test_capabilities_are_those_of_the_server(db: Database, connection: psycopg.
     assert not found.replica
 
 
-@pytest.mark.parametrize(
-    ("version", "known"),
-    [((0, 8, 0), 4), ((0, 8, 2), 3), ((0, 8, 3), 2), ((0, 8, 4), 1), ((0, 8, 6), 0), ((0, 10, 0), 0), ((1, 0), 0)],
-)
-def test_advisories_are_those_not_yet_fixed(version: tuple[int, ...], known: int) -> None:
-    advisories = Capabilities("18.1", version, False).advisories
-    assert len(advisories) == known
-    assert all("pgvector 0." in advisory for advisory in advisories)
+def test_advisories_are_those_not_yet_fixed(db: Database) -> None:
+    def known(version: str, server: str) -> list[str]:
+        return [a for (a,) in db.fetch("SELECT advisory FROM pgvec._advisories($1, $2)", [version, server])]
+
+    versions = ("0.8.0", "0.8.2", "0.8.3", "0.8.4", "0.8.6", "0.10.0", "1.0")
+    assert [len(known(version, "PostgreSQL 18.1, 64-bit")) for version in versions] == [3, 2, 1, 0, 0, 0, 0]
+    assert [len(known(version, "PostgreSQL 18.1, 32-bit")) for version in versions] == [4, 3, 2, 1, 0, 0, 0]
+    assert all("pgvector 0." in advisory for advisory in known("0.8.0", "32-bit"))
+    db.fetch("UPDATE pg_extension SET extversion = '0.8.2' WHERE extname = 'vector'")
+    assert db.advisories() == known("0.8.2", "64-bit")
 
 
 def test_an_extension_that_is_too_old_is_refused(db: Database) -> None:

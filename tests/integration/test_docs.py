@@ -38,4 +38,4 @@ def test_calls_name_their_arguments(connection: psycopg.Connection) -> None:
     for example in SQL:
         for name, arguments in re.findall(r"\bpgvec\.(\w+)\(\s*(\S+ *\S*)", example.text):
             assert name in functions, f"docs/sql.md, line {example.line}"
-            assert re.match(r"\w+ *=>", arguments), f"docs/sql.md, line {example.line}: pgvec.{name}({arguments}"
+            assert re.match(r"\w+ *=>|\)", arguments), f"docs/sql.md, line {example.line}: pgvec.{name}({arguments}"

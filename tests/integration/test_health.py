@@ -1,0 +1,555 @@
+"""pgvec.health: each finding is provoked, and a healthy database has none."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from pgvec_toolkit.database import Database
+from pgvec_toolkit.watch.doctor import Finding
+from tests.cli.test_cli_help import COMMANDS
+from tests.conftest import random_vectors
+
+ROWS = 2000
+TUNED = """
+DELETE FROM pgvec.index_builds;
+INSERT INTO pgvec.index_builds (space_id, index_name, method, form, dimensions, options, online, rows, memory_limit,
+                                workers, forecast_memory, forecast_bytes, seconds, bytes, built_at)
+SELECT s.id, 'docs_dense_hnsw', 'hnsw', 'full', 16, '{}', false, 2000, 1,
+       0, 1000, 1, 1, pg_relation_size('docs_dense_hnsw'), now()
+FROM pgvec.vector_spaces s WHERE s.table_name = 'docs_dense';
+INSERT INTO pgvec.tuning_profiles (space_id, index_method, index_shape, k, target_recall, setting, recall, evidence,
+                                   tuned_at)
+SELECT b.space_id, 'hnsw', 'full', 10, 0.95, 40, 0.96, '{"rows": 2000}', now() FROM pgvec.index_builds b;
+"""
+
+
+@pytest.fixture(scope="module")
+def hospital(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iterator[str]:
+    """A healthy database: collection docs, indexed and tuned, and a small one, notes, that needs neither."""
+    name = f"health_{os.getpid()}"
+    vectors = random_vectors(ROWS, 16)
+    with janitor(name, template), Database(make_conninfo(server_dsn, dbname=name)) as database:
+        docs = database.create_collection(
+            "docs", dimensions=16, columns={"section": str, "year": int, "tags": list[str]}
+        )
+        docs.upsert(
+            {"id": str(i), "text": f"text {i}", "section": "abc"[i % 3], "views": i, "vector": vectors[i]}
+            for i in range(ROWS)
+        )
+        docs.create_index("hnsw", progress=False)
+        notes = database.create_collection("notes", dimensions=3, keywords=False)
+        notes.upsert({"id": str(i), "vector": [1, i, 0]} for i in range(1500))
+        with database.connection() as connection:
+            connection.execute(TUNED)
+            connection.execute("VACUUM (ANALYZE)")
+        yield database.dsn
+
+
+@pytest.fixture
+def patient(hospital: str) -> Iterator[psycopg.Connection]:
+    """A transaction in it; what it does to the patient is undone."""
+    with psycopg.connect(hospital) as connection:
+        yield connection
+        connection.rollback()
+
+
+def found(connection: psycopg.Connection, source: str = "pgvec.health") -> list[Finding]:
+    rows = connection.execute(f"SELECT severity, subject, finding, mend FROM {source}".encode()).fetchall()
+    return [Finding(*row) for row in rows]
+
+
+BUILD = "UPDATE pgvec.index_builds SET "
+LOGGED = (
+    "INSERT INTO pgvec.query_log (space_id, query, k, filter, asked_at)"
+    " SELECT space_id, '[]', 10, {}, now() + '1 h' FROM pgvec.index_builds, generate_series(1, 30)"
+)
+CHECKED = (
+    "INSERT INTO pgvec.recall_checks (space_id, k, source, queries, recall, recall_low, recall_high, short_results,"
+    " milliseconds, target_recall, alarms)"
+    " SELECT space_id, 10, 'log', 50, 0.8, 0.75, {}, 0, 1, 0.95, '{{recall is low}}' FROM pgvec.index_builds"
+)
+IVFFLAT = "CREATE INDEX other ON docs_dense USING ivfflat (embedding {}) WITH (lists = 2) {}"
+
+# What provokes it; severity; subject; what the finding says; the mend.
+CASES = {
+    "spilled": (
+        BUILD + "spilled_after = 100, forecast_memory = 1::bigint << 33",
+        "warning",
+        "maintenance_work_mem",
+        "outgrew",
+        "SET maintenance_work_mem = '",
+    ),
+    "off at a table": (
+        "ALTER TABLE docs_dense SET (autovacuum_enabled = off)",
+        "warning",
+        "docs_dense",
+        "autovacuum",
+        "ALTER TABLE",
+    ),
+    "forced by the database": (
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET enable_indexscan = off', current_database()); END $$",
+        "warning",
+        "enable_indexscan",
+        "no search uses",
+        "ALTER DATABASE",
+    ),
+    "set for a role": (
+        "CREATE ROLE pgvec_searcher; ALTER ROLE pgvec_searcher SET ivfflat.probes = 3",
+        "hint",
+        "ivfflat.probes",
+        "is 3 by default",
+        "ALTER ROLE pgvec_searcher RESET",
+    ),
+    "invalid": (
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'docs_dense_hnsw'::regclass",
+        "warning",
+        "docs_dense_hnsw",
+        "INVALID",
+        "DROP INDEX CONCURRENTLY public.docs_dense_hnsw",
+    ),
+    "invalid, of a filter": (
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'docs_year_key_idx'::regclass",
+        "warning",
+        "docs_year_key_idx",
+        "INVALID",
+        "DROP INDEX CONCURRENTLY",
+    ),
+    "several": (
+        IVFFLAT.format("vector_cosine_ops", ""),
+        "warning",
+        "index public.other",
+        "one of several",
+        "DROP INDEX CONCURRENTLY public.other",
+    ),
+    "another distance": (
+        "DROP INDEX docs_dense_hnsw; " + IVFFLAT.format("vector_l2_ops", ""),
+        "warning",
+        "index public.other",
+        "vector_l2_ops, is not that of the distance, cosine",
+        "pgvec index drop docs other",
+    ),
+    "partial": (
+        "DROP INDEX docs_dense_hnsw; " + IVFFLAT.format("vector_cosine_ops", "WHERE key > 9"),
+        "warning",
+        "index public.other",
+        "it is partial",
+        "pgvec index drop docs other",
+    ),
+    "no index": (
+        "DROP INDEX docs_dense_hnsw;"
+        "INSERT INTO pgvec.calibrations (space_id, exact_us) SELECT space_id, 100 FROM pgvec.index_builds",
+        "hint",
+        "space docs.dense",
+        "takes about 200 ms",
+        "pgvec index create docs",
+    ),
+    "unused": (
+        "SELECT pg_stat_reset_single_table_counters('docs_dense_hnsw'::regclass), pg_stat_clear_snapshot(); "
+        + LOGGED.format("NULL"),
+        "hint",
+        "docs_dense_hnsw",
+        "was used by no search",
+        r"pgvec.explain\(",
+    ),
+    "untuned": ("DELETE FROM pgvec.tuning_profiles", "hint", "space docs.dense", "never tuned", "pgvec tune docs"),
+    "tuned on another form": (
+        "UPDATE pgvec.tuning_profiles SET index_shape = 'halfvec'",
+        "warning",
+        "space docs.dense",
+        r"another index \(halfvec\)",
+        "pgvec tune docs",
+    ),
+    "tuned with other options": (
+        """UPDATE pgvec.tuning_profiles SET evidence = '{"options": {"m": 99, "ef_construction": 198}}'""",
+        "warning",
+        "space docs.dense",
+        "other options",
+        "pgvec tune docs",
+    ),
+    "tuned before the build": (
+        BUILD + "built_at = now() + '1 h'",
+        "warning",
+        "space docs.dense",
+        "was built after that",
+        "pgvec tune docs",
+    ),
+    "outgrown": (
+        """UPDATE pgvec.tuning_profiles SET evidence = '{"rows": 1000}'""",
+        "warning",
+        "space docs.dense",
+        "grown from 1000 rows to about 2000",
+        "pgvec tune docs",
+    ),
+    "outgrown, by the build": (
+        "UPDATE pgvec.tuning_profiles SET evidence = '{}'; " + BUILD + "rows = 1000",
+        "warning",
+        "space docs.dense",
+        "grown from 1000",
+        "pgvec tune docs",
+    ),
+    "a filter's index is gone": (
+        "DROP INDEX docs_section_key_idx",
+        "warning",
+        "table public.docs",
+        "column section has no index",
+        r"\(section, key\)",
+    ),
+    "a list's index is gone": (
+        "DROP INDEX docs_tags_idx",
+        "warning",
+        "table public.docs",
+        "column tags has no index",
+        r"USING gin \(tags\)",
+    ),
+    "the metadata's index is gone": (
+        "DROP INDEX docs_metadata_idx",
+        "warning",
+        "table public.docs",
+        "column metadata has no index",
+        "jsonb_path_ops",
+    ),
+    "a range on metadata": (
+        LOGGED.format("""'{"views": {"$gt": 3}}'"""),
+        "warning",
+        "collection docs",
+        r"30 of the last 30 .* views \(\$gt\)",
+        "pgvec collection promote docs views int",
+    ),
+    "a nested range": (
+        LOGGED.format("""'{"$or": [{"section": "a"}, {"score": {"$between": [0.5, 1]}}]}'"""),
+        "warning",
+        "collection docs",
+        r"score \(\$between\)",
+        "pgvec collection promote docs score float",
+    ),
+    "a swollen index": (
+        BUILD + "bytes = 1000",
+        "warning",
+        "docs_dense_hnsw",
+        "would be about 1000 bytes",
+        "REINDEX INDEX CONCURRENTLY",
+    ),
+    "never analysed": (
+        "UPDATE pg_class SET reltuples = -1 WHERE oid = 'docs'::regclass",
+        "warning",
+        "table public.docs",
+        "never analysed",
+        "ANALYZE public.docs;",
+    ),
+    "analysed long ago": (
+        "UPDATE pg_class SET relpages = 5, reltuples = 90 WHERE oid = 'docs_dense'::regclass",
+        "warning",
+        "table public.docs_dense",
+        "held about 90 rows",
+        "ANALYZE public.docs_dense;",
+    ),
+    "recall": (
+        CHECKED.format("0.85"),
+        "error",
+        "space docs.dense",
+        "recall@10 was 0.800.*recall is low",
+        "pgvec tune docs",
+    ),
+    "drift": (CHECKED.format("0.96"), "warning", "space docs.dense", "recall is low", "pgvec tune docs"),
+    "keywords of another server": (
+        "UPDATE pgvec.keyword_indexes SET probe = probe + 1",
+        "error",
+        "collection docs",
+        "numbers words otherwise",
+        "drop_keyword_index",
+    ),
+    "keywords without triggers": (
+        "ALTER TABLE docs DISABLE TRIGGER USER",
+        "error",
+        "collection docs",
+        "gone or disabled",
+        "drop_keyword_index",
+    ),
+    "no vector": (
+        "DELETE FROM docs_dense WHERE key IN (SELECT key FROM docs_dense LIMIT 2)",
+        "hint",
+        "space docs.dense",
+        "^2 chunks have no vector",
+        "pgvec collection embed docs dense",
+    ),
+    "no chunk table": (
+        "DROP TABLE docs CASCADE",
+        "error",
+        "collection docs",
+        "public.docs is gone",
+        "SELECT pgvec.drop_collection",
+    ),
+    "no vector table": (
+        "DROP TABLE docs_dense",
+        "error",
+        "space docs.dense",
+        "public.docs_dense is gone",
+        "CREATE TABLE public.docs_dense",
+    ),
+}
+# Running the mend there and then does not show in these: they take what was, or what a build was to be.
+LATER = {"spilled", "a swollen index", "keywords without triggers"}
+
+
+def test_a_healthy_database_has_nothing_above_a_hint(patient: psycopg.Connection) -> None:
+    assert [finding for finding in found(patient) if finding.severity != "hint"] == []
+    assert found(patient, "pgvec.check_indexes()") == []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_wrong_is_found_and_its_mend_mends_it(patient: psycopg.Connection, name: str) -> None:
+    provoked_by, severity, subject, finding, mend = CASES[name]
+    before = found(patient)
+    patient.execute(provoked_by.encode())
+    new = [each for each in found(patient) if each not in before]
+    matching = [each for each in new if subject in each.subject and re.search(finding, each.finding)]
+    assert [each.severity for each in matching] == [severity], new
+    assert re.search(mend, matching[0].mend), matching[0].mend
+    assert (
+        all(each.severity == "hint" for each in new if each not in matching)
+        or "gone" in finding
+        or "INVALID" in finding
+    )
+    if name not in LATER:
+        _run(patient, matching[0].mend)
+        # What only asks for the reason changes nothing.
+        assert matching[0].mend.startswith(("pgvec ", "SELECT * FROM pgvec.explain")) or matching[0] not in found(
+            patient
+        )
+
+
+def _run(connection: psycopg.Connection, mend: str) -> None:
+    """Run a mend, as far as a transaction can; of a command look whether there is one."""
+    if mend.startswith("pgvec "):
+        for command in mend.split("&&"):
+            words = shlex.split(command)[1:]
+            assert words[0] in COMMANDS or " ".join(words[:2]) in COMMANDS, command
+        return
+    connection.execute(mend.replace(" CONCURRENTLY", "").encode())
+
+
+@pytest.mark.parametrize(
+    "filter",
+    [
+        '{"section": "a", "views": {"$gt": 3}}',  # the section's index is enough
+        '{"topic": "a"}',
+        '{"$not": {"views": {"$gt": 3}}}',
+        '{"views": {"$like": "a%"}}',  # no index would do
+        '{"$and": [{"year": {"$gt": 3}}, {"views": {"$gt": 3}}]}',
+    ],
+)
+def test_filters_that_an_index_serves_or_none_could_are_no_finding(patient: psycopg.Connection, filter: str) -> None:
+    patient.execute(LOGGED.format("%s").encode(), [filter])
+    assert [finding for finding in found(patient) if finding.subject.startswith("collection")] == []
+
+
+def test_a_check_that_fails_is_a_finding_and_hides_no_other(patient: psycopg.Connection) -> None:
+    patient.execute(
+        "CREATE OR REPLACE FUNCTION pgvec._health_dead() RETURNS TABLE (severity text, subject text, finding text, mend"
+        " text) LANGUAGE sql AS $$ SELECT '', '', '', (1 / (SELECT 0))::text $$; DELETE FROM pgvec.tuning_profiles"
+    )
+    findings = {finding.subject: finding for finding in found(patient)}
+    assert "division by zero" in findings["check dead"].finding
+    assert "never tuned" in findings["space docs.dense"].finding
+
+
+def test_settings_of_the_session_count_as_it_began_with_them(hospital: str) -> None:
+    given = {
+        "jit": "on",
+        "random_page_cost": "4",
+        "max_parallel_maintenance_workers": "0",
+        "enable_seqscan": "off",
+        "hnsw.ef_search": "10",
+    }
+    options = " ".join(f"-c {name}={value}" for name, value in given.items())
+    with psycopg.connect(hospital, options=options) as connection:
+        for name in ("jit", "enable_seqscan"):
+            connection.execute(f"SET {name} = {'off' if name == 'jit' else 'on'}".encode())
+        hints = {f.subject.removeprefix("setting "): f for f in found(connection)}
+    assert set(given) <= set(hints)
+    assert hints["jit"].mend.endswith("SET jit = 'off';")
+    assert "PGOPTIONS" in hints["hnsw.ef_search"].mend
+
+
+def test_what_only_a_server_can_have(patient: psycopg.Connection) -> None:
+    (memory, cache) = (
+        found(patient, "pgvec._health_memory(8192)"),
+        found(patient, "pgvec._health_memory(1::bigint << 50)"),
+    )
+    assert (memory[0].severity, memory[0].subject) == ("hint", "setting shared_buffers")
+    assert [finding.subject for finding in cache] == ["setting effective_cache_size"]
+    assert "13 gets no more repairs" in found(patient, "pgvec._health_server(130022, '2026-11-21')")[0].finding
+    assert found(patient, "pgvec._health_server(150022, '2026-11-21')") == []
+    old = found(patient, "pgvec._health_extension('0.8.2', '32-bit')")
+    assert [finding.severity for finding in old] == ["error", "warning", "error", "hint"]
+    assert "apt install" in old[2].mend or old[2].mend == "ALTER EXTENSION vector UPDATE;"
+    assert "CVE-2026-18022" in old[2].finding
+    assert old[0].mend == "ALTER EXTENSION vector UPDATE;"
+
+
+def test_autovacuum_that_is_off(hospital: str) -> None:
+    with psycopg.connect(hospital, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET autovacuum = off")
+        try:
+            connection.execute("SELECT pg_reload_conf()")
+            while connection.execute("SHOW autovacuum").fetchone() != ("off",):
+                pass
+            assert "setting autovacuum" in [finding.subject for finding in found(connection)]
+        finally:
+            connection.execute("ALTER SYSTEM RESET autovacuum")
+            connection.execute("SELECT pg_reload_conf()")
+
+
+def test_dead_rows(hospital: str) -> None:
+    with psycopg.connect(hospital, autocommit=True) as connection:
+        with connection.transaction(force_rollback=True):
+            connection.execute("UPDATE notes_dense SET embedding = embedding")
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        (dead,) = [finding for finding in found(connection) if "dead" in finding.finding]
+        assert (dead.subject, dead.mend) == ("table public.notes_dense", "VACUUM (ANALYZE) public.notes_dense;")
+        assert re.match(r"\d\d % of its rows are dead \(about 1\d{3}\)", dead.finding)
+        connection.execute(dead.mend.encode())
+        connection.execute("SELECT pg_stat_force_next_flush()")
+        assert [finding for finding in found(connection) if "dead" in finding.finding] == []
+
+
+def test_an_index_that_is_being_built_is_no_leftover(hospital: str, patient: psycopg.Connection) -> None:
+    """A build beside an open transaction waits for it, its index INVALID until then."""
+    patient.execute("SELECT count(*) FROM notes_dense")  # what the build has to wait for
+
+    def build() -> None:
+        with psycopg.connect(hospital, autocommit=True) as builder:
+            builder.execute(
+                "CREATE INDEX CONCURRENTLY notes_building ON notes_dense USING hnsw (embedding vector_cosine_ops)"
+            )
+
+    with psycopg.connect(hospital, autocommit=True) as other:
+        builder = threading.Thread(target=build)
+        builder.start()
+        try:
+            waiting = "SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('notes_building') AND NOT indisvalid"
+            while other.execute(waiting.encode()).fetchone() is None:
+                assert builder.is_alive()
+            assert [f for f in found(other) if "INVALID" in f.finding] == []
+            other.execute("SET ROLE pg_read_all_data")  # to whom progress of others is hidden
+            other.execute("SELECT pgvec._leftover_indexes()")
+            assert other.execute("SELECT * FROM pgvec._leftover_indexes()").fetchall() == []
+        finally:
+            patient.rollback()
+            builder.join()
+        other.execute("RESET ROLE; DROP INDEX notes_building; SELECT 1")
+
+
+def test_what_a_builder_has_locked_is_no_leftover(hospital: str, patient: psycopg.Connection) -> None:
+    patient.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'docs_dense_hnsw'::regclass")
+    assert [f for f in found(patient) if "INVALID" in f.finding]
+    with psycopg.connect(hospital) as builder:
+        builder.execute("SELECT pg_advisory_lock(hashtext('pgvec.build_index'), space_id) FROM pgvec.index_builds")
+        assert not [f for f in found(patient) if "INVALID" in f.finding]
+
+
+@pytest.mark.parametrize("grants", ["", "GRANT SELECT ON ALL TABLES IN SCHEMA pgvec TO guest"])
+def test_few_rights_mean_few_findings_and_no_error(patient: psycopg.Connection, grants: str) -> None:
+    patient.execute("CREATE SCHEMA hidden; CREATE ROLE guest; GRANT USAGE ON SCHEMA pgvec TO guest")
+    patient.execute(
+        "SELECT pgvec.create_collection('secret', 3, schema => 'hidden'); UPDATE pgvec.keyword_indexes SET probe = 1"
+    )
+    patient.execute(f"{grants}; SET ROLE guest; SELECT 1".lstrip("; ").encode())
+    guests = found(patient, "pgvec.check_health()")
+    assert found(patient, "pgvec.check_indexes()") == []
+    assert {f.subject for f in guests if "cannot read" in f.finding} == (
+        {"space docs.dense", "space notes.dense", "space secret.dense"} if grants else set()
+    )
+    assert any("numbers words otherwise" in f.finding for f in guests) == bool(grants)
+    for hint in [f for f in guests if "cannot read" in f.finding]:
+        patient.execute("RESET ROLE")
+        patient.execute(hint.mend.encode())
+    patient.execute("SET ROLE guest")
+    assert not [f for f in found(patient, "pgvec.check_health()") if "cannot read" in f.finding]
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("UPDATE pg_class SET relfilenode = 4000000000 WHERE oid = 'docs_dense_hnsw'::regclass", "could not open file"),
+        (
+            # The file of an index that holds nothing.
+            "CREATE TABLE others (LIKE docs_dense);"
+            "CREATE INDEX strange ON others USING hnsw (embedding vector_cosine_ops);"
+            "UPDATE pg_class SET relfilenode = (SELECT relfilenode FROM pg_class WHERE relname = 'strange')"
+            " WHERE oid = 'docs_dense_hnsw'::regclass",
+            "it finds none",
+        ),
+    ],
+)
+def test_a_damaged_index_is_found_by_searching_it(patient: psycopg.Connection, damage: str, says: str) -> None:
+    patient.execute(damage.encode())
+    (canary,) = found(patient, "pgvec.check_indexes()")
+    assert (canary.severity, canary.subject) == ("error", "index public.docs_dense_hnsw")
+    assert says in canary.finding
+    assert canary.mend == "REINDEX INDEX CONCURRENTLY public.docs_dense_hnsw;"
+    assert found(patient, "pgvec.check_indexes('notes')") == []
+
+
+@pytest.mark.parametrize(
+    ("type", "distance", "method"),
+    [
+        ("vector", "inner_product", "hnsw"),
+        ("halfvec", "l2", "ivfflat"),
+        ("bit", "hamming", "hnsw"),
+        ("sparsevec", "cosine", "hnsw"),
+    ],
+)
+def test_the_canary_sings_for_other_kinds_of_index(db: Database, type: str, distance: str, method: str) -> None:
+    docs = db.create_collection("docs", dimensions=8, type=type, distance=distance)
+    vectors = random_vectors(300, 8)
+    if type == "bit":
+        docs.upsert({"id": str(i), "vector": row > 0} for i, row in enumerate(vectors))
+    elif type == "sparsevec":
+        docs.upsert({"id": str(i), "vector": dict(enumerate(map(float, row)))} for i, row in enumerate(vectors))
+    else:
+        docs.upsert({"id": str(i), "vector": row} for i, row in enumerate(vectors))
+    docs.create_index(method, progress=False)
+    assert db.fetch("SELECT * FROM pgvec.check_indexes()") == []
+
+
+def test_the_doctor_looks_at_the_client_as_well(hospital: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Database(hospital) as database:
+        assert {f.severity for f in database.doctor()} <= {"hint"}
+        monkeypatch.setattr("importlib.metadata.version", lambda package: "0.4.1" if package == "pgvector" else "9.9")
+        (old,) = [f for f in database.doctor() if f.severity == "error"]
+        assert (old.subject, old.mend) == ("pgvector", "pip install 'pgvector>=0.5'")
+
+
+def test_the_doctor_of_a_database_that_was_not_migrated(empty_dsn: str) -> None:
+    with Database(empty_dsn) as database:
+        (missing, *_) = database.doctor()
+        assert (missing.severity, missing.subject) == ("error", "schema pgvec")
+        assert missing.mend.startswith("pgvec migrate")
+        assert database.mend() == []
+
+
+def test_safe_mends_are_applied(db: Database) -> None:
+    docs = db.create_collection("docs", dimensions=3)
+    docs.upsert({"id": str(i), "vector": [1, i, 0]} for i in range(1500))
+    docs.create_index("hnsw", progress=False)
+    db.fetch("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'docs_dense_hnsw'::regclass")
+    db.fetch("UPDATE pg_class SET reltuples = -1 WHERE oid = 'docs_dense'::regclass")
+    done = db.mend()
+    assert [mended.statement for mended in done] == [
+        'DROP INDEX CONCURRENTLY "public"."docs_dense_hnsw"',
+        'ANALYZE "public"."docs_dense"',
+    ]
+    assert [mended.problem for mended in done] == [None, None]
+    assert docs.indexes() == []
+    assert len(docs) == 1500
+    assert db.mend() == []
