@@ -74,12 +74,15 @@ DECLARE
     per_page  double precision := floor(8160 / (8 * ceil((8 + stored) / 8) + 4));
     of_lists  double precision := floor(8160 / (8 * ceil((8 + bytes) / 8) + 4));
     mean      double precision := greatest(rows, 1)::double precision / lists;
+    empty     double precision := exp(- least(600, 2 * per_page / mean));
+    taken     bigint;
 BEGIN
-    samples := least(greatest(50 * lists, 10000), greatest(1, 291 * heap_pages));
+    taken := least(greatest(50 * lists, 10000), greatest(1, 291 * heap_pages));  -- room for as many rows as its pages could hold
+    samples := least(taken, rows);
     -- What is accounted: two sets of centres, samples, sums; for Elkan''s bounds samples times lists, and lists squared.
-    memory := (2 * lists + samples) * value + 4 * (lists * dimensions + 3 * lists + 2 * samples + samples * lists + lists * lists) + 96;
-    -- Each list has pages of its own, the last of them partly filled; lengths of lists scatter about as exponentially.
-    disk := 8192 * (1 + ceil(lists / of_lists) + ceil(lists / (1 - exp(- per_page / mean))));
+    memory := (2 * lists + taken) * value + 4 * (lists * dimensions + 3 * lists + 2 * samples + samples * lists + lists * lists) + 96;
+    -- Each list has pages of its own, the last of them partly filled; lengths of lists scatter about as a gamma distribution of shape 2.
+    disk := 8192 * (1 + ceil(lists / of_lists) + ceil(lists * (1 / (1 - empty) + 2 * per_page / mean * empty / (1 - empty) ^ 2)));
 END $$;
 COMMENT ON FUNCTION pgvec._ivfflat_size(double precision, integer, bigint, bigint, double precision, boolean) IS
 'Bytes that k-means of an IVFFlat build takes, as pgvector accounts them, and of the index on disk; rows it samples.';
@@ -160,11 +163,11 @@ RETURNS double precision
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
     -- HNSW: to place a row takes the longer the more there are; the growth slows down beyond what was measured.
-    -- IVFFlat: k-means in one process, then each row is compared with each centre.
+    -- IVFFlat: k-means in one process; all compare each row with each centre; then one writes the lists.
     SELECT CASE method
         WHEN 'hnsw' THEN rows * coalesce(measured.row_us, 1000) / processes
             * (least(rows, 65536) / coalesce(measured.rows, 10000)::double precision) ^ coalesce(measured.growth, 0.25) * (greatest(rows, 65536) / 65536.0) ^ 0.12
-        ELSE samples * lists * coalesce(measured.kmeans_us, 0.3) + rows * (coalesce(measured.row_us, 10) + lists * coalesce(measured.list_us, 0.1)) / processes
+        ELSE samples * lists * coalesce(measured.kmeans_us, 0.3) + rows * (coalesce(measured.row_us, 10) + lists * coalesce(measured.list_us, 0.1) / processes)
         END / 1e6
 $$;
 COMMENT ON FUNCTION pgvec._build_work(text, pgvec.build_calibrations, bigint, bigint, bigint, double precision) IS
@@ -252,7 +255,9 @@ BEGIN
         IF f.method = 'hnsw' THEN
             SELECT c.distinct_share INTO shared FROM pgvec.build_calibrations c
             WHERE c.space_id = wanted.id AND c.form = f.form AND c.dimensions = f.dimensions ORDER BY c.measured_at DESC LIMIT 1;
-            SELECT s.memory, s.disk, 0 AS samples INTO size FROM pgvec._hnsw_size(f.bytes, (hnsw -> 'm')::integer, rows, coalesce(shared, 1), parallel) s;
+            SELECT s.memory, s.disk, 0 AS samples INTO size FROM pgvec._hnsw_size(f.bytes, (hnsw -> 'm')::integer, rows,
+                -- With no more candidates than links pgvector does not see that values are the same.
+                CASE WHEN (hnsw -> 'ef_construction')::integer > 2 * (hnsw -> 'm')::integer THEN coalesce(shared, 1) ELSE 1 END, parallel) s;
         ELSE
             SELECT s.memory, s.disk, s.samples INTO size
             FROM pgvec._ivfflat_size(f.bytes, f.dimensions, many, rows, heap_pages, f.form <> 'full' OR wanted.type = 'bit') s;
@@ -326,7 +331,7 @@ BEGIN
         notes := notes || CASE planned ->> 'method'
             WHEN 'hnsw' THEN format('Needs %s, and may take %s: the last %s %% of the rows go into the index on disk, slower by far. Raise maintenance_work_mem if the machine has more. %s',
                 needs, pg_size_pretty((planned -> 'maintenance_work_mem')::bigint),
-                ceil(100 - 100 * (planned -> 'maintenance_work_mem')::double precision / (planned -> 'memory')::double precision), instead)
+                greatest(1, ceil(100 - 100 * (planned -> 'maintenance_work_mem')::double precision / (planned -> 'memory')::double precision)), instead)
             ELSE format('Needs %s, probably more than the machine has. %s', needs, instead) END;
     END IF;
     IF (planned -> 'few_segments')::boolean THEN
@@ -371,7 +376,7 @@ END $$;
 COMMENT ON FUNCTION pgvec._plans(pgvec.vector_spaces, regclass, text, text, integer, jsonb, integer, bigint) IS
 'plan_index with all that a build needs to know.';
 
-CREATE OR REPLACE FUNCTION pgvec._index_milliseconds(kind jsonb, options text, first_rows bigint) RETURNS double precision
+CREATE OR REPLACE FUNCTION pgvec._index_milliseconds(kind jsonb, options text, first bigint, last bigint) RETURNS double precision
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -379,13 +384,13 @@ DECLARE
     spent double precision;
 BEGIN
     began := clock_timestamp();
-    EXECUTE format('CREATE INDEX pgvec_sample_index ON pg_temp.pgvec_sample USING %I (%s %s) WITH (%s) WHERE number <= %s',
-                   kind ->> 'method', kind ->> 'expression', kind ->> 'opclass', options, first_rows);
+    EXECUTE format('CREATE INDEX pgvec_sample_index ON pg_temp.pgvec_sample USING %I (%s %s) WITH (%s) WHERE number BETWEEN %s AND %s',
+                   kind ->> 'method', kind ->> 'expression', kind ->> 'opclass', options, first, last);
     spent := 1000 * extract(epoch FROM clock_timestamp() - began);
     DROP INDEX pg_temp.pgvec_sample_index;
     RETURN spent;
 END $$;
-COMMENT ON FUNCTION pgvec._index_milliseconds(jsonb, text, bigint) IS 'How long it takes to build an index on the first rows of the sample.';
+COMMENT ON FUNCTION pgvec._index_milliseconds(jsonb, text, bigint, bigint) IS 'How long it takes to build an index on some rows of the sample.';
 
 CREATE OR REPLACE FUNCTION pgvec._calibrate_hnsw(kind jsonb, available bigint, OUT rows bigint, OUT row_us double precision, OUT growth double precision)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -393,12 +398,12 @@ AS $$
 DECLARE
     options text := format('m = %s, ef_construction = %s', kind -> 'options' -> 'm', kind -> 'options' -> 'ef_construction');
     small   bigint := least(available, 1000);
-    spent   double precision := pgvec._index_milliseconds(kind, options, small);
+    spent   double precision := pgvec._index_milliseconds(kind, options, 1, small);
     second  double precision;
 BEGIN
     -- As many more as take a second or two; four times the rows take about six times as long.
     rows := least(available, greatest(2 * small, least(8000, small * (1500 / spent) ^ 0.75))::bigint);
-    second := pgvec._index_milliseconds(kind, options, rows);
+    second := pgvec._index_milliseconds(kind, options, 1, rows);
     row_us := 1000 * second / rows;
     growth := CASE WHEN rows < 2 * small THEN 0.3 ELSE least(0.3, greatest(0.15, ln(row_us / (1000 * spent / small)) / ln(rows::double precision / small))) END;
 END $$;
@@ -409,17 +414,13 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     lists double precision := least(200, (kind -> 'options' -> 'lists')::integer, greatest(1, available / 50));
-    one   double precision := 1000 * pgvec._index_milliseconds(kind, 'lists = 1', available);
-    many  double precision := 1000 * pgvec._index_milliseconds(kind, format('lists = %s', lists), available);
-    fewer double precision;
+    one   double precision := 1000 * pgvec._index_milliseconds(kind, 'lists = 1', 1, available);
+    -- Copies of one row: k-means of them is over at once, and what is left are distances: of rows, of samples, of centres.
+    same  double precision := 1000 * pgvec._index_milliseconds(kind, 'lists = 200', -5000, -1);
+    many  double precision := 1000 * pgvec._index_milliseconds(kind, format('lists = %s', lists), 1, available);
 BEGIN
     row_us := one / available;
-    IF available > 15000 THEN  -- 10,000 rows are sampled for k-means, whatever the number of rows
-        fewer := 1000 * pgvec._index_milliseconds(kind, format('lists = %s', lists), 10000);
-        list_us := greatest(0.01 * row_us, (many - fewer) / (available - 10000) - row_us) / lists;
-    ELSE
-        list_us := greatest(0.01 * row_us, 0.5 * (many - one) / available) / lists;
-    END IF;
+    list_us := greatest(0.01, (same - 5000 * row_us) / (2 * 5000 * 200 + 200 * 200));
     kmeans_us := greatest(0, many - available * (row_us + list_us * lists)) / (least(available, 10000) * lists);
 END $$;
 COMMENT ON FUNCTION pgvec._calibrate_ivfflat(jsonb, bigint) IS
@@ -454,6 +455,7 @@ BEGIN
     EXECUTE format('INSERT INTO pg_temp.pgvec_sample SELECT row_number() OVER (), s.embedding FROM (SELECT v.embedding FROM %s v %s LIMIT 20000) s', relation,
                    CASE WHEN there > 30000 THEN format('TABLESAMPLE SYSTEM (%s)', 100 * 25000.0 / there) END);
     SELECT count(*) INTO available FROM pg_temp.pgvec_sample;
+    INSERT INTO pg_temp.pgvec_sample SELECT - copy, s.embedding FROM pg_temp.pgvec_sample s, generate_series(1, 5000) copy WHERE s.number = 1;
     FOREACH kind IN ARRAY CASE WHEN available < 100 THEN '{}' ELSE kinds END LOOP
         IF kind ->> 'method' = 'hnsw' THEN
             SELECT c.rows, c.row_us, c.growth, NULL::double precision AS list_us, NULL::double precision AS kmeans_us,
