@@ -134,31 +134,17 @@ def builds(name: Name, space: Space = None, dsn: Dsn = None, as_json: Json = Fal
     if as_json:
         print_json([asdict(build) for build in found])
         return
-    columns = (
-        "index",
-        "form",
-        "options",
-        "rows",
-        "built",
-        "forecast",
-        "took",
-        "forecast size",
-        "size",
-        "spilled after",
-    )
+    columns = ("index", "options", "rows", "built", "took (forecast)", "size (forecast)", "spilled after")
     print_table(
         columns,
         (
             (
                 b.index,
-                b.form,
                 options_text(b.options),
                 b.rows,
                 f"{b.built_at:%Y-%m-%d %H:%M}",
-                duration(b.forecast_seconds),
-                duration(b.seconds),
-                size(b.forecast_size),
-                size(b.size),
+                f"{duration(b.seconds)} ({duration(b.forecast_seconds) or '?'})",
+                f"{size(b.size)} ({size(b.forecast_size)})",
                 b.spilled_after,
             )
             for b in found

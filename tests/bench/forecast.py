@@ -83,18 +83,19 @@ def memory(database: pgvec.Database, collection: pgvec.Collection, forecast: For
         (statement,) = connection.execute("SELECT pg_get_indexdef(%s::regclass)", [name]).fetchone() or ("",)
         collection.drop_index()
         heard: list[str] = []
-        connection.add_notice_handler(lambda notice: heard.append(notice.message_primary or ""))
+
+        def hear(notice: psycopg.errors.Diagnostic) -> None:
+            heard.append(notice.message_primary or "")
+            if "no longer fits" in heard[-1]:
+                connection.cancel()
+
+        connection.add_notice_handler(hear)
         hnsw = forecast.method == "hnsw"
         limit = max(int(forecast.memory * (0.2 if hnsw else 0.97)) // MB, 3 if hnsw else 1)
         connection.execute("SET max_parallel_maintenance_workers = 0")
         connection.execute("SELECT set_config('maintenance_work_mem', %s, false)", [f"{limit}MB"])
         try:
-            with connection.transaction():
-                connection.execute("SET LOCAL client_min_messages = notice")
-                stop = psycopg.Rollback()
-                connection.add_notice_handler(lambda notice: connection.cancel() if "fits" in str(notice) else None)
-                connection.execute(statement.encode())
-                raise stop
+            connection.execute(statement.encode())
         except psycopg.Error as error:
             heard.append(str(error))
     for text in heard:
