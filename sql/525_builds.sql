@@ -40,7 +40,7 @@ AS $$
              OR EXISTS (SELECT FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
                         WHERE x.indrelid = to_regclass(format('%I.%I', c.schema_name, s.table_name)) AND x.indisvalid AND a.amname IN ('hnsw', 'ivfflat'))
             THEN 'it has had an index before'
-        WHEN EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> ALL (own))
+        WHEN EXISTS (SELECT FROM pg_stat_activity a WHERE a.datname = current_database() AND coalesce(a.backend_type, 'client backend') = 'client backend' AND a.pid <> ALL (own))
             THEN 'others are connected to this database' END
     FROM pgvec.vector_spaces s JOIN pgvec.collections c ON c.id = s.collection_id WHERE s.id = _served.space_id
 $$;

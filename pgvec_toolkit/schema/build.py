@@ -99,6 +99,8 @@ def build(
         )
     name = name or f"{space.vector_table}_{spec.method}"
     with database.dedicated_connection() as connection:
+        with suppress(psycopg.Error):  # not on every system
+            connection.execute("SET client_connection_check_interval = '1s'")
         lock_out_other_builds(connection, space)
         _refuse_or_clear(connection, space, name, beside)
         plan = _plan(connection, space, spec, form)
@@ -192,7 +194,7 @@ def _is_served(database: Pool, connection: Connection, space: Space) -> bool:
 
 
 def _set_up(connection: Connection, plan: _Plan) -> None:
-    """Set memory and workers for this session, no limit of time, and its end when the client is gone."""
+    """Set memory and workers for this session, and no limit of time."""
     settings = {
         "maintenance_work_mem": f"{plan.limit // 1024}kB",
         "max_parallel_maintenance_workers": str(plan.workers),
@@ -200,8 +202,6 @@ def _set_up(connection: Connection, plan: _Plan) -> None:
     }
     for setting, value in settings.items():
         connection.execute("SELECT set_config(%s, %s, false)", [setting, value])
-    with suppress(psycopg.Error):  # not on every system
-        connection.execute("SET client_connection_check_interval = '1s'")
 
 
 def _heard_spills(connection: Connection, plan: _Plan, name: str) -> list[int]:
