@@ -54,6 +54,16 @@ def size(count: int) -> str:
     return f"{amount:.1f} TB"
 
 
+def duration(seconds: float | None) -> str:
+    """Write seconds as people read them; nothing if unknown."""
+    if seconds is None:
+        return ""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def excerpt(text: str | None, length: int = 160) -> str:
     """Put a text on one line, shortened."""
     line = " ".join((text or "").split())

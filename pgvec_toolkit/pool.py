@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,7 @@ class Pool:
         self._options: dict[str, Any] = {"autocommit": True}
         if "connect_timeout" not in conninfo_to_dict(dsn) and "PGCONNECT_TIMEOUT" not in os.environ:
             self._options["connect_timeout"] = _CONNECT_TIMEOUT
+        self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         # No idle minimum: a script that forgets to close leaves no connection and no thread waiting.
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             dsn,
@@ -104,7 +106,7 @@ class Pool:
             timeout=timeout,
             open=False,
             kwargs=self._options,
-            configure=_configure,
+            configure=self._prepare,
             check=_notice_end,
         )
 
@@ -139,8 +141,12 @@ class Pool:
         """Open a connection outside the pool, for work that sets its session up (builds, loads)."""
         with translated_errors():
             connection: Connection = psycopg.connect(self.dsn, **self._options)
-            _configure(connection)
+            self._prepare(connection)
             return connection
+
+    def own_processes(self) -> list[int]:
+        """Return the server processes of this pool's sessions, lent and dedicated ones too."""
+        return [connection.info.backend_pid for connection in list(self._connections) if not connection.closed]
 
     def fetch(
         self, sql: str, parameters: list[Any] | tuple[Any, ...] = (), *, prepare: bool | None = None
@@ -179,6 +185,10 @@ class Pool:
                 "install a newer one and run ALTER EXTENSION vector UPDATE"
             )
         return Capabilities(server, found, replica)
+
+    def _prepare(self, connection: Connection) -> None:
+        _configure(connection)
+        self._connections.add(connection)
 
     def _borrow(self) -> Connection:
         """Take a connection from the pool; say at once why there is none if the server is to blame."""

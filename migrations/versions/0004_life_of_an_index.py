@@ -81,6 +81,44 @@ COMMENT ON TABLE pgvec.index_builds IS
 rows after which the graph no longer fitted into it, null if it did; online: CONCURRENTLY.';
 """
 
+CALIBRATIONS = """
+CREATE TABLE pgvec.build_calibrations (
+    space_id       integer NOT NULL REFERENCES pgvec.vector_spaces ON DELETE CASCADE,
+    method         text NOT NULL,
+    form           text NOT NULL,
+    dimensions     integer NOT NULL,
+    options        jsonb NOT NULL,
+    rows           bigint NOT NULL,
+    row_us         double precision NOT NULL,
+    growth         double precision,
+    list_us        double precision,
+    kmeans_us      double precision,
+    distinct_share double precision NOT NULL,
+    measured_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (space_id, method, form, dimensions, options)
+);
+COMMENT ON TABLE pgvec.build_calibrations IS
+'What builds of samples cost on this server, for forecasts. Microseconds: row_us for each row (hnsw: of an index of so
+many rows; with n rows it is (n / rows) ^ growth times as much), list_us for each row and list of ivfflat, kmeans_us for
+each sample and list. distinct_share: how many of the values that the index holds differ.';
+
+CREATE TYPE pgvec.index_plan AS (
+    method                     text,
+    form                       text,
+    dimensions                 integer,
+    options                    jsonb,
+    rows                       bigint,
+    memory_bytes               bigint,
+    disk_bytes                 bigint,
+    seconds                    double precision,
+    maintenance_work_mem_bytes bigint,
+    workers                    integer,
+    fits                       boolean,
+    note                       text
+);
+COMMENT ON TYPE pgvec.index_plan IS 'What pgvec.plan_index returns.';
+"""
+
 WATCH = """
 CREATE TABLE pgvec.query_sampling (
     space_id integer PRIMARY KEY REFERENCES pgvec.vector_spaces ON DELETE CASCADE,
@@ -147,8 +185,8 @@ GRANTS = """
 DO $$ DECLARE granted record; BEGIN
     FOR granted IN SELECT DISTINCT t.name, a.grantee, a.privilege_type
                    FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a,
-                        unnest(ARRAY['ground_truths', 'index_builds', 'query_sampling', 'recall_checks',
-                                     'drift_baselines']) t (name)
+                        unnest(ARRAY['ground_truths', 'index_builds', 'build_calibrations', 'query_sampling',
+                                     'recall_checks', 'drift_baselines']) t (name)
                    WHERE c.oid = 'pgvec.tuning_profiles'::regclass
                      AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') LOOP
         EXECUTE format('GRANT %s ON pgvec.%I TO %s', granted.privilege_type, granted.name,
@@ -170,8 +208,9 @@ END $$;
 
 # An older version keeps one profile for each method and k.
 BACK = """
+DROP TYPE pgvec.index_plan;
 DROP TABLE pgvec.drift_baselines, pgvec.recall_checks, pgvec.query_log, pgvec.query_sampling, pgvec.index_builds,
-           pgvec.ground_truths;
+           pgvec.build_calibrations, pgvec.ground_truths;
 DELETE FROM pgvec.tuning_profiles WHERE superseded_at IS NOT NULL OR NOT is_default OR filter_class <> '';
 DELETE FROM pgvec.tuning_profiles p WHERE EXISTS (
     SELECT FROM pgvec.tuning_profiles o
@@ -190,6 +229,7 @@ def upgrade() -> None:
     op.execute(PROFILES)
     op.execute(TRUTH)
     op.execute(BUILDS)
+    op.execute(CALIBRATIONS)
     op.execute(WATCH)
     op.execute(GRANTS)
 

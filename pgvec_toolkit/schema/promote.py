@@ -19,8 +19,8 @@ from psycopg import sql
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
 from pgvec_toolkit.pool import translated_errors
 from pgvec_toolkit.progress import progress_bar
+from pgvec_toolkit.schema.build import build_progress
 from pgvec_toolkit.schema.columns import sql_types
-from pgvec_toolkit.schema.indexes import build_progress
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool

@@ -21,7 +21,15 @@ COMMANDS = {
     *("similar", "explain", "calibrate", "eval", "watch", "log", "doctor", "prewarm"),
     *("collection create", "collection list", "collection promote", "collection show", "collection drop"),
     *("collection add-space", "collection drop-space", "collection embed"),
-    *("index create", "index list", "index drop", "index create-keyword", "index drop-keyword"),
+    *(
+        "index builds",
+        "index create",
+        "index list",
+        "index plan",
+        "index drop",
+        "index create-keyword",
+        "index drop-keyword",
+    ),
 }
 
 

@@ -51,7 +51,7 @@ def test_a_whole_life(bare: Run, empty_dsn: str, words: None, handbook: Path) ->
     indexes = run("index", "list", "docs", "--json").json
     assert [(index["method"], index["form"], index["usable"]) for index in indexes] == [("hnsw", "full", True)]
     assert "docs_dense_hnsw" in run("index", "list", "docs").out
-    assert "ef_construction=64" in run("collection", "show", "docs").out
+    assert "ef_construction=200" in run("collection", "show", "docs").out
 
     tuned = run("tune", "docs", "--recall", "0.9", "-k", "5", "--json").json
     assert tuned["recall"] >= 0.9

@@ -18,7 +18,7 @@ import pytest
 import pgvec_toolkit as pgvec
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
-from pgvec_toolkit.schema import indexes as building
+from pgvec_toolkit.schema import build as building
 from pgvec_toolkit.schema.index_specs import Hnsw, IvfFlat
 
 DIMENSIONS = 64
@@ -200,59 +200,45 @@ def test_memory_is_set_for_the_build_and_for_nothing_else(
             indexed.create_index("ivfflat", lists=200, concurrently=True)
         else:  # an event trigger's function runs in a transaction, which CONCURRENTLY cannot be in
             connection.execute(RECORD_MEMORY)
-            indexed.create_index("ivfflat", lists=2)
+            indexed.create_index("ivfflat", lists=2, concurrently=False)
             recorded = connection.execute("SELECT bytes FROM public.memory").fetchall()
             assert recorded == [(64 * 2**20,)]
         for _ in range(5):
             assert fresh.fetch("SHOW maintenance_work_mem") == [("1MB",)]
 
 
-def test_memory_follows_need_within_bounds(db: Database, connection: psycopg.Connection) -> None:
-    (bound,) = connection.execute("SELECT pg_size_bytes(current_setting('shared_buffers'))").fetchone() or (0,)
-
-    def given(needed: int, before: str) -> int:
-        with db.dedicated_connection() as session:
-            session.execute("SELECT set_config('maintenance_work_mem', %s, false)", [before])
-            building._set_memory(session, needed)
-            row = session.execute("SELECT pg_size_bytes(current_setting('maintenance_work_mem'))").fetchone()
-            assert row is not None
-            return int(row[0])
-
-    assert given(1, "1MB") == min(bound, 64 * 2**20)
-    assert given(100_000_000, "1MB") == min(bound, 115_000_000 // 1024 * 1024)
-    assert given(10**12, "1MB") == bound
-    assert given(1, "1GB") == 2**30
-
-
 def test_progress_goes_from_nothing_to_all(
     docs: pgvec.Collection, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown: list[float] = []
-    seen = threading.Event()
+    shown: list[tuple[float | None, str]] = []
 
     @contextmanager
-    def recorded(description: str, total: float | None, show: bool | None = None) -> Iterator[Callable[[float], None]]:
-        assert (description, total, show) == ("building docs_dense_ivfflat", 1.0, True)
-        yield lambda amount: (shown.append(amount), seen.set())  # type: ignore[func-returns-value]
+    def recorded(description: str, show: bool | None = None) -> Iterator[Callable[..., None]]:
+        assert (description, show) == ("building docs_dense_ivfflat", True)
+        yield lambda share, phase, _left: shown.append((share, phase))
 
-    monkeypatch.setattr(building, "progress_bar", recorded)
+    monkeypatch.setattr(building, "share_bar", recorded)
     monkeypatch.setattr(building, "_WATCH_INTERVAL", 0.001)
     docs.create_index("ivfflat", progress=True)
-    assert seen.is_set()
-    assert all(0 <= amount <= 1 for amount in shown)
-    assert sum(shown) == pytest.approx(1)
+    shares = [share for share, _ in shown if share is not None]
+    assert len(shown) > 1
+    assert all(0 <= share <= 1 for share in shares)
+    assert shares == sorted(shares)
+    assert shown[-1] == (1.0, "done")
+    assert any(phase.startswith("building index") for _, phase in shown)
 
     shown.clear()
     connection.execute("CREATE TABLE public.docs_dense_hnsw ()")
-    monkeypatch.setattr(building, "progress_bar", lambda *_: _recorder(shown))
+    docs.drop_index()
+    monkeypatch.setattr(building, "share_bar", lambda *_: _recorder(shown))
     with pytest.raises(IndexBuildError):
         docs.create_index("hnsw", progress=True)
-    assert sum(shown) < 1
+    assert (1.0, "done") not in shown
 
 
 @contextmanager
-def _recorder(shown: list[float]) -> Iterator[Callable[[float], None]]:
-    yield shown.append
+def _recorder(shown: list[tuple[float | None, str]]) -> Iterator[Callable[..., None]]:
+    yield lambda share, phase, _left: shown.append((share, phase))
 
 
 # -- interrupted -----------------------------------------------------------------------------------
