@@ -125,6 +125,7 @@ def _hits(rows: Sequence[Sequence[Any]], options: Mapping[str, Any]) -> Hits:
     if rows:
         stopped_by = rows[0][8]
     else:
-        proven = options.get("exact") or (options.get("within") is None and options.get("min_similarity") is None)
+        exact = options.get("exact") or options.get("recall") == 1
+        proven = exact or (options.get("within") is None and options.get("min_similarity") is None)
         stopped_by = "complete" if proven else "threshold"
     return Hits([Hit(*row[:8]) for row in rows], stopped_by)
