@@ -20,7 +20,7 @@ from pgvec_toolkit.tune.profile import TuningProfile
 ROWS, DIMENSIONS = 3000, 16
 RANDOM = np.random.default_rng(3)
 STORED = RANDOM.normal(size=(ROWS, DIMENSIONS)).astype(np.float32)
-TUNED_ON, UNSEEN = RANDOM.normal(size=(2, 300, DIMENSIONS)).astype(np.float32)
+TUNED_ON, UNSEEN = RANDOM.normal(size=(2, 200, DIMENSIONS)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def setting_of_a_search(docs: Collection, arguments: str, parameter: str = "hnsw
 def check_cheapest(profile: TuningProfile, lowest: int) -> None:
     """A little below the setting, one was tried and missed the target: by a guard of part of its standard error."""
     missed = [trial for trial in profile.trials if trial.setting < profile.setting]
-    assert all(trial.recall - 0.35 * trial.error < profile.target_recall for trial in missed if trial.queries == 300)
+    assert all(trial.recall - 0.35 * trial.error < profile.target_recall for trial in missed if trial.queries == 200)
     assert profile.setting == lowest or max(t.setting for t in missed) >= profile.setting - max(
         1, profile.setting // 50
     )
@@ -79,14 +79,14 @@ def check_cheapest(profile: TuningProfile, lowest: int) -> None:
 def test_the_target_is_reached_on_unseen_queries_at_the_least_cost(hnsw: Collection, target: float) -> None:
     profile = hnsw.tune(target, queries=TUNED_ON)
     assert (profile.index_method, profile.parameter, profile.k) == ("hnsw", "hnsw.ef_search", 10)
-    assert (profile.target_recall, profile.queries) == (target, 300)
+    assert (profile.target_recall, profile.queries) == (target, 200)
     assert profile.recall >= target
     assert target < profile.recall_low + 0.03 < profile.recall_high + 0.03 <= 1.03
     assert profile.held_back == pytest.approx(profile.recall, abs=0.05)
     assert profile.milliseconds > 0
     check_cheapest(profile, 10)
     unseen = hnsw.recall(queries=UNSEEN).recall
-    assert target - 0.035 < unseen < target + 0.08  # of 300 queries the mean recall has a standard error of 0.009
+    assert target - 0.06 < unseen < target + 0.09  # of 200 queries the mean recall has a standard error of 0.011
     assert hnsw.recall(queries=TUNED_ON).recall >= target - 0.01
 
 
@@ -97,9 +97,9 @@ def test_tuning_twice_is_the_same(hnsw: Collection) -> None:
 
 
 def test_stored_rows_serve_as_queries(hnsw: Collection) -> None:
-    profile = hnsw.tune(0.95, sample=400)
-    assert (profile.queries, profile.recall >= 0.95) == (400, True)
-    assert hnsw.recall(sample=400).recall > 0.92
+    profile = hnsw.tune(0.95, sample=200)
+    assert (profile.queries, profile.recall >= 0.95) == (200, True)
+    assert hnsw.recall(sample=200).recall > 0.9
 
 
 def test_the_profile_is_stored_with_its_evidence(hnsw: Collection) -> None:
@@ -117,7 +117,7 @@ def test_the_profile_is_stored_with_its_evidence(hnsw: Collection) -> None:
         (hnsw.space.id, "hnsw", 10, 0.9, profile.setting),
     ]
     assert rows[1][5] == pytest.approx(profile.recall)
-    assert rows[1][6]["queries"] == 300
+    assert rows[1][6]["queries"] == 200
     assert [trial[0] for trial in rows[1][6]["trials"]] == [trial.setting for trial in profile.trials]
 
 
@@ -217,7 +217,7 @@ def test_any_k_can_be_tuned(hnsw: Collection, k: int) -> None:
     profile = hnsw.tune(0.9, k=k, queries=TUNED_ON)
     assert profile.setting >= k
     assert setting_of_a_search(hnsw, str(k)) == profile.setting
-    # For k = 1 a query has recall 0 or 1: the 300 it is tuned on and as many unseen leave a standard error of 0.025.
+    # For k = 1 a query has recall 0 or 1: the 200 it is tuned on and as many unseen leave a standard error of 0.03.
     assert hnsw.recall(k=k, queries=UNSEEN).recall > 0.9 - 4 * 0.03
 
 
