@@ -32,6 +32,7 @@ FEWEST_QUERIES = 20
 _OVERSAMPLINGS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
 _MOST_PAIRS = 5  # oversamplings that are looked into, from the least one that can do
 _RESOLUTION = 50  # the setting is found to one part in so many
+_NEAR = 0.08  # of two settings, the logarithm of their quotient
 _STEP = 1.04  # beyond an estimate that should be near
 _DEPTH = 16  # how many times k the calibration looks
 _ENOUGH = 100  # queries for what need not be exact
@@ -105,9 +106,8 @@ class Tuner:
 
     def held_back(self, goal: Goal, setting: int, oversampling: float) -> float:
         """Return the recall of each half of the queries with the setting that the other half would have chosen."""
-        floor, largest = self._floor(oversampling), self.trials.largest
-        around = {min(largest, max(floor, round(setting * factor))) for factor in (0.85, 1.0, 1.18)}
-        settings = sorted(around)
+        # A few more settings around it, those that are known if they will do.
+        settings = sorted({self._near(setting, factor, oversampling) for factor in (0.85, 1.0, 1.18)})
         each = np.stack([self.trials.measure(near, oversampling).shares for near in settings])
         found = []
         for half in (0, 1):
@@ -115,6 +115,17 @@ class Tuner:
             needed = _crossing(np.log(settings), goal, chosen_by)
             found.append(np.interp(needed, np.log(settings), judged_by.mean(axis=1)))
         return float(np.mean(found))
+
+    def _near(self, setting: int, factor: float, oversampling: float) -> int:
+        """Return a setting about so many times as large, if there is one that was measured on all queries."""
+        wanted = min(self.trials.largest, max(self._floor(oversampling), round(setting * factor)))
+        known = [
+            near
+            for (near, with_), measured in self.trials.known.items()
+            if with_ == oversampling and len(measured.shares) == len(self.trials.queries)
+        ]
+        closest = min(known, key=lambda near: abs(near - wanted), default=wanted)
+        return closest if abs(math.log(closest / wanted)) < _NEAR else wanted
 
     def _between(self, goal: Goal, oversampling: float, low: int, high: int) -> int:
         """Return the least setting above `low`, which misses the goal, up to `high`, which reaches it."""
