@@ -159,14 +159,15 @@ class Tuner:
             for position, oversampling in enumerate(_OVERSAMPLINGS):
                 enough = pairs[-1][0] if pairs else generous(oversampling)
                 floor = self._floor(oversampling)
-                if enough < floor or not (pairs or self.trials.reaches(goal, enough, oversampling)):
-                    if pairs:
-                        break
+                if enough < floor:  # to rescore so many takes a larger setting than is needed
+                    pairs += self._diagonal(goal, self._floor(pairs[-1][1]), enough)
+                    break
+                if not pairs and not self.trials.reaches(goal, enough, oversampling):
                     continue
                 setting = self._descended(goal, oversampling, enough)
                 pairs.append((setting, oversampling))
                 if setting <= floor and self._hnsw:
-                    pairs += self._diagonal(goal, _OVERSAMPLINGS[max(0, position - 1)], oversampling)
+                    pairs += self._diagonal(goal, self._floor(_OVERSAMPLINGS[max(0, position - 1)]), floor)
                     break
                 if len(pairs) == _MOST_PAIRS or (len(pairs) > 1 and setting == pairs[-2][0]):
                     break
@@ -184,17 +185,17 @@ class Tuner:
         assert found is not None
         return found
 
-    def _diagonal(self, goal: Goal, low: float, high: float) -> list[tuple[int, float]]:
-        """Return the least pair between two oversamplings in which all that is found is rescored, if there is one."""
-        k = self.trials.k
-        below, above = math.ceil(k * low), math.ceil(k * high)
-        while above - below > max(1, above // 20):
-            middle = (below + above) // 2
-            if self.trials.reaches(goal, middle, middle / k):
-                above = middle
+    def _diagonal(self, goal: Goal, low: int, high: int) -> list[tuple[int, float]]:
+        """Return the least pair between two settings at which all that is found is rescored, if there is one."""
+        most, k = high, self.trials.k
+        while high - low > max(1, high // 20):
+            middle = (low + high) // 2
+            # Half a candidate less, lest rounding asks for one more than is found.
+            if self.trials.reaches(goal, middle, (middle - 0.5) / k):
+                high = middle
             else:
-                below = middle
-        return [] if above == math.ceil(k * high) else [(above, above / k)]
+                low = middle
+        return [] if high == most else [(high, (high - 0.5) / k)]
 
     def _confirmed(self, goal: Goal, setting: int, oversampling: float) -> tuple[int, float]:
         """Return the first setting from there on that reaches the goal on all queries."""

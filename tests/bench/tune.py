@@ -63,6 +63,8 @@ class Grid:
 
     def cheapest(self, rows: NDArray[np.intp], target: float, oversampling: float, floor: int, most: int) -> int | None:
         """Return the least setting with which some queries reach a target at an oversampling."""
+        if self.measure(min(most, 400), oversampling)[0][rows].mean() < target:
+            return None  # for want of candidates
         low, high = floor - 1, floor
         while self.measure(high, oversampling)[0][rows].mean() < target:
             if high >= most:
