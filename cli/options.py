@@ -61,9 +61,9 @@ def parse_json(text: str | None, option: str) -> dict[str, Any] | None:
 
 
 def parse_queries(path: str | None) -> Any:
-    """Read queries from a file: one text a line, or a .npy array of shape (n, dimensions)."""
-    if path is None:
-        return None
+    """Read queries from a file: one text a line, .jsonl with "text" or "vector", or .npy of shape (n, dimensions)."""
+    if path is None or path == "log":
+        return path
     if path.endswith(".npy"):
         import numpy as np
 
@@ -73,6 +73,14 @@ def parse_queries(path: str | None) -> Any:
             raise typer.BadParameter(f"cannot read {path}: {error}", param_hint="--queries") from error
     try:
         with open(path, encoding="utf-8") as file:
-            return [line.strip() for line in file if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+            lines = [line.strip() for line in file if line.strip()]
+        return [_json_query(line) for line in lines] if path.endswith(".jsonl") else lines
+    except (OSError, ValueError) as error:
         raise typer.BadParameter(f"cannot read {path}: {error}", param_hint="--queries") from error
+
+
+def _json_query(line: str) -> Any:
+    record = json.loads(line)
+    if not isinstance(record, dict) or not ({"text", "vector"} & record.keys()):
+        raise ValueError(f'a line has neither "text" nor "vector": {line[:60]}')
+    return record["vector"] if "vector" in record else record["text"]

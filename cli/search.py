@@ -24,6 +24,10 @@ from pgvec_toolkit.cli.output import excerpt, print_json, print_table, say
 if TYPE_CHECKING:
     from pgvec_toolkit.search.hit import Hit, Hits
 
+Recall = Annotated[
+    float | None,
+    typer.Option(min=0, max=1, help="Another target than the default one, that was tuned for; 1: exact."),
+]
 EfSearch = Annotated[int | None, typer.Option(min=1, help="Instead of the tuned setting of the index.")]
 Oversampling = Annotated[
     float | None, typer.Option(help="Candidates to rescore, as a multiple of k, instead of the tuned one.")
@@ -102,6 +106,7 @@ def search(
     exclude: Exclude = None,
     where_sql: WhereSql = None,
     parameters: Parameters = None,
+    recall: Recall = None,
     ef_search: EfSearch = None,
     oversampling: Oversampling = None,
     exact: Exact = False,
@@ -123,6 +128,10 @@ def search(
         oversampling=oversampling,
         exact=exact or None,
     )
+    if recall is not None:
+        if mode is Mode.keyword:
+            raise typer.BadParameter("keyword search is exact", param_hint="--recall")
+        everywhere["recall"] = recall
     of_hybrid = _given(legs=leg, fusion=fusion, weights=_weights(weight), depth=depth)
     _refuse_others(mode, of_dense | _given(vector=vector or None), of_hybrid)
     reranker = _reranker(rerank, rerank_model, rerank_style)
@@ -158,12 +167,13 @@ def similar(
     k: Neighbours = 10,
     where: Where = None,
     space: Space = None,
+    recall: Recall = None,
     exact: Exact = False,
     dsn: Dsn = None,
     as_json: Json = False,
 ) -> None:
     """Find more like some chunks. Example: pgvec similar docs guide.md#0 --unlike notes.md#3."""
-    options = _given(space=space, exact=exact or None)
+    options = _given(space=space, recall=recall, exact=exact or None)
     hits = collection(name, dsn).similar(ids, k, parse_filter(where), unlike=unlike or (), **options)
     _print_hits(hits, k, None, as_json)
 
@@ -181,6 +191,7 @@ def explain(
     vector: Vector = False,
     where_sql: WhereSql = None,
     parameters: Parameters = None,
+    recall: Recall = None,
     ef_search: EfSearch = None,
     exact: Exact = False,
     dsn: Dsn = None,
@@ -195,6 +206,7 @@ def explain(
         space=space,
         where_sql=where_sql,
         parameters=parse_json(parameters, "--parameters"),
+        recall=recall,
         ef_search=ef_search,
         exact=exact or None,
     )

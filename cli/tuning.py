@@ -1,19 +1,35 @@
-"""tune; recall; calibrate."""
+"""tune, profiles; recall; calibrate."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pgvec_toolkit.cli.options import Dsn, Json, Name, Neighbours, Space, Where, collection, parse_filter, parse_queries
+from pgvec_toolkit.cli.options import (
+    Dsn,
+    Json,
+    Name,
+    Neighbours,
+    Space,
+    Where,
+    collection,
+    parse_filter,
+    parse_json,
+    parse_queries,
+)
 from pgvec_toolkit.cli.output import print_json, print_table, say
+
+if TYPE_CHECKING:
+    from pgvec_toolkit.tune.profile import TuningProfile
 
 QueryFile = Annotated[
     str | None,
     typer.Option(
-        "--queries", help="File of real queries: one text a line, or .npy. [default: stored rows]", show_default=False
+        "--queries",
+        help="File of real queries: one text a line, .jsonl with text or vector, or .npy. [default: stored rows]",
+        show_default=False,
     ),
 ]
 
@@ -21,10 +37,35 @@ QueryFile = Annotated[
 def tune(
     name: Name,
     recall: Annotated[
-        float, typer.Option(help="Target: the share of the true nearest that searches shall find.")
-    ] = 0.95,
-    k: Neighbours = 10,
-    queries: QueryFile = None,
+        list[float] | None,
+        typer.Option(
+            help="Target: the share of the true nearest that searches shall find; several times: the first is the "
+            "default one. [default: 0.95]",
+            show_default=False,
+        ),
+    ] = None,
+    k: Annotated[
+        list[int] | None,
+        typer.Option(
+            "-k", "--k", min=1, help="How many nearest chunks; several times. [default: 10]", show_default=False
+        ),
+    ] = None,
+    tail_share: Annotated[
+        float | None, typer.Option(help="The share of queries that shall each reach the target, as well.")
+    ] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            help="Real queries: log, or a file: one text a line, .jsonl with text or vector, or .npy. "
+            "[default: the log, or stored rows]",
+            show_default=False,
+        ),
+    ] = None,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="Filter that searches have, as JSON: its class is tuned, too; several times."),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="How many stored rows, or logged queries.")] = 1000,
     space: Space = None,
     dsn: Dsn = None,
     as_json: Json = False,
@@ -32,22 +73,73 @@ def tune(
     """Find the cheapest index setting that reaches a recall; searches then use it."""
     began = time.perf_counter()
     given = parse_queries(queries)
-    profile = collection(name, dsn).tune(recall, k=k, queries=given, space=space)
-    if as_json:
-        print_json(asdict(profile))
-        return
-    print_table(
-        (profile.parameter, "oversampling", f"recall@{k}", "ms"),
-        ((trial.setting, trial.oversampling, trial.recall, trial.milliseconds) for trial in profile.trials),
+    measured = [parse_json(each, "--filter") or {} for each in filters or ()] or None
+    profiles = collection(name, dsn).tune(
+        recall or [0.95],
+        k=k or [10],
+        tail_share=tail_share,
+        queries=given,
+        filters=measured,
+        sample=sample,
+        space=space,
     )
+    assert isinstance(profiles, list)
+    if as_json:
+        made = [asdict(profile) for profile in profiles]
+        print_json(made[0] if len(made) == 1 else made)
+        return
+    for profile in profiles:
+        _print_profile(profile)
+    say(f"tuned in {time.perf_counter() - began:.1f} s; searches use it from now on")
+
+
+def profiles(name: Name, space: Space = None, dsn: Dsn = None, as_json: Json = False) -> None:
+    """List what was tuned: the settings that searches use."""
+    found = collection(name, dsn).profiles(space=space)
+    if as_json:
+        print_json([asdict(profile) for profile in found])
+    elif found:
+        print_table(
+            ("k", "target", "default", "setting", "oversampling", "recall", "95 %", "ms", "queries", "filters on"),
+            (
+                (
+                    profile.k,
+                    profile.target_recall,
+                    "yes" if profile.is_default else "",
+                    f"{profile.parameter} = {profile.setting}",
+                    profile.oversampling,
+                    profile.recall,
+                    f"{profile.recall_low:.3f} to {profile.recall_high:.3f}",
+                    profile.milliseconds,
+                    f"{profile.queries} {profile.source}",
+                    profile.filter_class,
+                )
+                for profile in found
+            ),
+        )
+    else:
+        say(f"nothing is tuned: pgvec tune {name}")
+
+
+def _print_profile(profile: TuningProfile) -> None:
+    print_table(
+        (profile.parameter, "oversampling", f"recall@{profile.k}", "queries", "ms"),
+        (
+            (trial.setting, trial.oversampling, trial.recall, trial.queries, trial.milliseconds)
+            for trial in profile.trials
+        ),
+    )
+    oversampling = "" if profile.form == "full" else f", oversampling {profile.oversampling:g}"
+    sources = {"log": "logged queries", "stored": "stored rows", "given": "queries"}
+    held_back = "" if profile.held_back is None else f", {profile.held_back:.3f} held back"
     typer.echo(
-        f"{profile.parameter} = {profile.setting}"
-        f"{'' if profile.form == 'full' else f', oversampling {profile.oversampling:g}'}: "
-        f"recall@{k} {profile.recall:.3f} "
-        f"on {profile.queries} queries held back, "
+        f"{profile.parameter} = {profile.setting}{oversampling}: recall@{profile.k} {profile.recall:.3f} "
+        f"({profile.recall_low:.3f} to {profile.recall_high:.3f}{held_back}) on {profile.queries} "
+        f"{sources[profile.source]}, {profile.reaching_share:.1%} of which reach {profile.target_recall:g}; "
         f"{profile.milliseconds:.2f} ms each"
     )
-    say(f"tuned in {time.perf_counter() - began:.1f} s; every search uses it from now on")
+    for measured in profile.filters:
+        typer.echo(f"with filters on {measured.filter_class}: recall@{profile.k} {measured.recall:.3f}")
 
 
 def recall(
@@ -92,5 +184,6 @@ def calibrate(name: Name, space: Space = None, dsn: Dsn = None, as_json: Json = 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(tune)
+    app.command()(profiles)
     app.command()(recall)
     app.command()(calibrate)

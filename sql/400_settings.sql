@@ -24,34 +24,6 @@ COMMENT ON FUNCTION pgvec._gate(integer, text, double precision, double precisio
 'The number of matching rows up to which a filtered search is answered exactly: where exact_us * matches, the cost of an exact answer,
 equals scan_us * setting * (rows / matches) ^ exponent, the cost of an index scan that finds as much.';
 
-CREATE OR REPLACE FUNCTION pgvec._profile(space_id integer, method text, shape text, lists integer, k integer,
-                                          OUT setting integer, OUT oversampling double precision)
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    -- Of profiles for another k the next larger will do; a smaller one is scaled up.
-    SELECT ceil(p.setting * greatest(1.0, _profile.k::numeric / p.k)), p.oversampling INTO setting, oversampling
-    FROM pgvec.tuning_profiles p
-    WHERE p.space_id = _profile.space_id AND p.index_method = method AND p.index_shape = shape AND p.filter_class = '' AND p.is_default AND p.superseded_at IS NULL
-    ORDER BY (p.k < _profile.k), abs(p.k - _profile.k) LIMIT 1;
-    IF NOT FOUND THEN
-        oversampling := CASE split_part(shape, ' ', 1) WHEN 'full' THEN 1 WHEN 'halfvec' THEN 1.5 ELSE 4 END;
-        setting := CASE method WHEN 'hnsw' THEN greatest(40, ceil(k * oversampling)) ELSE ceil(sqrt(coalesce(lists, 100))) END;
-    END IF;
-END $$;
-COMMENT ON FUNCTION pgvec._profile(integer, text, text, integer, integer) IS
-'The setting (ef_search or probes) and the oversampling for k neighbours: tuned for an index of this shape, or what is usual for its form.';
-
-CREATE OR REPLACE FUNCTION pgvec._tuned_sql(space_id integer, method text, shape text, k integer, otherwise integer, options jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-AS $$
-    -- The profile for this very k is read when the search runs: a new one reaches statements prepared before it.
-    SELECT coalesce(options ->> 'ef_search',
-                    format('coalesce((SELECT p.setting FROM pgvec.tuning_profiles p WHERE p.space_id = %s AND p.index_method = %L AND p.index_shape = %L AND p.k = %s AND p.filter_class = '''' AND p.is_default AND p.superseded_at IS NULL), %s)',
-                           space_id, method, shape, k, otherwise))
-$$;
-COMMENT ON FUNCTION pgvec._tuned_sql(integer, text, text, integer, integer, jsonb) IS 'An expression for the setting that finds k neighbours: the given one, or the tuned one.';
-
 CREATE OR REPLACE FUNCTION pgvec._setting_sql(target jsonb, depth text, options jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$

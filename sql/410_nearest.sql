@@ -121,12 +121,16 @@ BEGIN
     IF NOT FOUND OR (options -> 'exact')::boolean THEN
         RETURN NULL;
     END IF;
-    profile := pgvec._profile(wanted.id, index.method, index.shape, index.lists, k);
+    profile := pgvec._profile(wanted.id, index.method, index.shape, index.lists, k, pgvec.filter_class(options -> 'filter'), (options ->> 'recall')::double precision);
+    IF options ? 'recall' AND profile.id IS NULL THEN
+        PERFORM pgvec._unreached(owner, wanted, options);
+    END IF;
+    profile.setting := coalesce((options ->> 'base')::integer, profile.setting);
     costs := pgvec._costs(wanted.id, index.method);
     candidates := beyond + ceil(k * coalesce((options ->> 'oversampling')::double precision, profile.oversampling));
     tuned := pgvec._tuned_sql(wanted.id, index.method, index.shape, k, profile.setting, options);
     RETURN jsonb_build_object('chunks', format('%I.%I', owner.schema_name, owner.table_name), 'vectors', vectors, 'rows', rows::bigint, 'pages', pages,
-        'method', index.method, 'form', index.form, 'shape', index.shape, 'setting', profile.setting, 'dimensions', index.dimensions, 'candidates', candidates,
+        'method', index.method, 'form', index.form, 'shape', index.shape, 'profile', profile.id, 'setting', profile.setting, 'dimensions', index.dimensions, 'candidates', candidates,
         'most', 5000,
         'largest', CASE index.method WHEN 'hnsw' THEN 1000 ELSE index.lists END,
         'gate', least(rows, pgvec._gate(wanted.id, index.method, profile.setting, rows))::integer,

@@ -4,11 +4,12 @@ CREATE OR REPLACE FUNCTION pgvec._options(chunks regclass, options jsonb) RETURN
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    given jsonb := jsonb_strip_nulls(options - 'filter') || CASE WHEN options -> 'filter' <> 'null' THEN jsonb_build_object('filter', options -> 'filter') ELSE '{}' END;
+    given jsonb := CASE WHEN options -> 'recall' = '1' THEN '{"exact": true}' ELSE '{}'::jsonb END || jsonb_strip_nulls(options - 'filter')
+                   || CASE WHEN options -> 'filter' <> 'null' THEN jsonb_build_object('filter', options -> 'filter') ELSE '{}' END;
     bounds record;
 BEGIN
     FOR bounds IN SELECT * FROM (VALUES ('k', 1, 10000), ('ef_search', 1, 1000000), ('oversampling', 1, 1000), ('group_size', 1, 1000), ('candidates', 1, 10000),
-                                        ('diversity', 0, 1)) AS b (name, least, most) LOOP
+                                        ('diversity', 0, 1), ('recall', 0, 1)) AS b (name, least, most) LOOP
         IF (given ->> bounds.name)::double precision NOT BETWEEN bounds.least AND bounds.most OR NOT given ? 'k' THEN
             RAISE EXCEPTION '% must be from % to %, not %', bounds.name, bounds.least, bounds.most, coalesce(given ->> bounds.name, 'NULL')
                 USING ERRCODE = 'PV005';
@@ -18,6 +19,8 @@ BEGIN
         RAISE EXCEPTION 'a threshold is a number, not NaN' USING ERRCODE = 'PV005';
     ELSIF given ? 'within' AND given ? 'min_similarity' THEN
         RAISE EXCEPTION 'within and min_similarity are two ways to say the same: give one' USING ERRCODE = 'PV005';
+    ELSIF given ? 'recall' AND given ? 'ef_search' THEN
+        RAISE EXCEPTION 'recall and ef_search both say how well to search: give one' USING ERRCODE = 'PV005', HINT = 'recall takes the ef_search that was tuned for it.';
     ELSIF given ? 'group_size' AND NOT given ? 'group_by' THEN
         RAISE EXCEPTION 'group_size goes with group_by' USING ERRCODE = 'PV005';
     ELSIF given ? 'group_by' AND given ? 'diversity' THEN
@@ -116,7 +119,8 @@ CREATE OR REPLACE FUNCTION pgvec.search_sql(
     group_by       text             DEFAULT NULL,
     group_size     integer          DEFAULT NULL,
     diversity      double precision DEFAULT NULL,
-    query          text             DEFAULT '$1'
+    query          text             DEFAULT '$1',
+    recall         double precision DEFAULT NULL
 ) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -126,10 +130,11 @@ BEGIN
     RETURN pgvec._search_sql(owner, pgvec._searched_space(collection, space), query, pgvec._options(pgvec._relation(owner.schema_name, owner.table_name),
         jsonb_build_object('k', k, 'filter', filter, 'ef_search', ef_search, 'exact', nullif(exact, false), 'oversampling', oversampling,
                            'where_sql', where_sql, 'exclude', CASE WHEN exclude IS NOT NULL THEN true END, 'within', within,
-                           'min_similarity', min_similarity, 'group_by', group_by, 'group_size', group_size, 'diversity', diversity)));
+                           'min_similarity', min_similarity, 'group_by', group_by, 'group_size', group_size, 'diversity', diversity,
+                           'recall', recall)));
 END $$;
 COMMENT ON FUNCTION pgvec.search_sql(text, integer, jsonb, text, integer, boolean, double precision, text, text[], double precision,
-                                     double precision, text, integer, double precision, text) IS
+                                     double precision, text, integer, double precision, text, double precision) IS
 'The text of the statement that pgvec.search runs, for PREPARE or for reading. Parameters: $1 the query, in the type of the space; $2 the
 filter (jsonb): any of the same shape, that is, with the same fields and operators and the same JSON types of values; $3 the values of
 where_sql (jsonb); $4 the ids to leave out (text[]); $5 the threshold. Of exclude, within and min_similarity it matters here only
@@ -189,7 +194,8 @@ CREATE OR REPLACE FUNCTION pgvec.search(
     min_similarity double precision DEFAULT NULL,
     group_by       text             DEFAULT NULL,
     group_size     integer          DEFAULT NULL,
-    diversity      double precision DEFAULT NULL
+    diversity      double precision DEFAULT NULL,
+    recall         double precision DEFAULT NULL
 ) RETURNS TABLE (id text, document_id text, text text, metadata jsonb, distance double precision, similarity double precision,
                  score double precision, rank integer, stopped_by text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -198,19 +204,20 @@ DECLARE
     wanted pgvec.vector_spaces := pgvec._searched_space(collection, space);
 BEGIN
     RETURN QUERY EXECUTE pgvec.search_sql(collection, k, filter, space, ef_search, exact, oversampling, where_sql, exclude, within, min_similarity,
-                                          group_by, group_size, diversity, pgvec._query_sql(wanted, query))
+                                          group_by, group_size, diversity, pgvec._query_sql(wanted, query), recall)
         USING query, filter, parameters, exclude, coalesce(within, min_similarity);
-    PERFORM pgvec._log_search(wanted, query, k, filter, where_sql, exact);
+    PERFORM pgvec._log_search(wanted, query, k, filter, where_sql, exact OR recall = 1);
 END $$;
 COMMENT ON FUNCTION pgvec.search(text, anycompatible, integer, jsonb, text, integer, boolean, double precision, text, jsonb, text[],
-                                 double precision, double precision, text, integer, double precision) IS
+                                 double precision, double precision, text, integer, double precision, double precision) IS
 'The k nearest chunks to a query vector, nearest first, with the recall that pgvec tune promised. It never starves: k rows come back if k match.
 query: a vector of the space''s type, or its text. filter: {"section": "security", "year": {"$gte": 2020}} with $eq $ne $gt $gte $lt
 $lte $in $nin $between $exists $like $ilike $contains $any $all $and $or $not; fields are the typed columns, id, document_id, position, text,
 and any metadata key. where_sql: a condition in SQL on the chunk table d, with values as ($3 ->> ''name'') from parameters.
 exclude: ids to leave out, so pages go on without skip or repeat. within, min_similarity: a threshold. group_by: document or a typed column:
 k groups, group_size chunks of each, all with the rank of their group. diversity: 0 to 1, by maximal marginal relevance.
-ef_search, oversampling: instead of the tuned ones (probes, for IVFFlat); exact: no index.
+recall: another target than the default one, of those that pgvec tune has tuned for (pgvec.profiles); 1 is exact. ef_search, oversampling:
+instead of the tuned ones (probes, for IVFFlat); exact: no index.
 distance: straight from the operator, smaller is nearer; similarity: bigger is nearer; score: what the rows are ranked by. stopped_by:
 k (as many as asked for), complete (no more match), threshold (the index found no more within it; exact => true proves it).
 Example: SELECT id, similarity FROM pgvec.search(''docs'', ''[...]'', k => 3, filter => ''{"section": "security"}'');';
@@ -231,7 +238,8 @@ CREATE OR REPLACE FUNCTION pgvec.search_many(
     min_similarity double precision DEFAULT NULL,
     group_by       text             DEFAULT NULL,
     group_size     integer          DEFAULT NULL,
-    diversity      double precision DEFAULT NULL
+    diversity      double precision DEFAULT NULL,
+    recall         double precision DEFAULT NULL
 ) RETURNS TABLE (query integer, id text, document_id text, text text, metadata jsonb, distance double precision, similarity double precision,
                  score double precision, rank integer, stopped_by text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -253,11 +261,11 @@ BEGIN
         'SELECT q.position::integer, h.* FROM (SELECT %s AS query, q.position FROM unnest($1) WITH ORDINALITY q (query, position) OFFSET 0) q '
         'CROSS JOIN LATERAL (%s) h ORDER BY q.position, h.rank, h.distance', cast_,
         pgvec.search_sql(collection, k, filter, space, ef_search, exact, oversampling, where_sql, exclude, within, min_similarity,
-                         group_by, group_size, diversity, 'q.query'))
+                         group_by, group_size, diversity, 'q.query', recall))
         USING queries, filter, parameters, exclude, coalesce(within, min_similarity);
-    PERFORM pgvec._log_search(wanted, q.query, k, filter, where_sql, exact) FROM unnest(queries) q (query);
+    PERFORM pgvec._log_search(wanted, q.query, k, filter, where_sql, exact OR recall = 1) FROM unnest(queries) q (query);
 END $$;
 COMMENT ON FUNCTION pgvec.search_many(text, anycompatiblearray, integer, jsonb, text, integer, boolean, double precision, text, jsonb, text[],
-                                      double precision, double precision, text, integer, double precision) IS
+                                      double precision, double precision, text, integer, double precision, double precision) IS
 'Several searches in one round trip. query: which of them, counted from 1; all else as in pgvec.search.
 Example: SELECT query, rank, id FROM pgvec.search_many(''docs'', ARRAY[''[...]'', ''[...]''], k => 3);';

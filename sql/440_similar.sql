@@ -42,7 +42,8 @@ CREATE OR REPLACE FUNCTION pgvec.similar(
     min_similarity double precision DEFAULT NULL,
     group_by       text             DEFAULT NULL,
     group_size     integer          DEFAULT NULL,
-    diversity      double precision DEFAULT NULL
+    diversity      double precision DEFAULT NULL,
+    recall         double precision DEFAULT NULL
 ) RETURNS TABLE (id text, document_id text, text text, metadata jsonb, distance double precision, similarity double precision,
                  score double precision, rank integer, stopped_by text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -65,10 +66,10 @@ BEGIN
     END IF;
     EXECUTE pgvec._example_sql(owner, wanted, cardinality(ids) > 1, coalesce(cardinality(unlike), 0) > 0) INTO query USING ids, unlike;
     RETURN QUERY SELECT * FROM pgvec.search(collection, query, k, filter, space, ef_search, exact, oversampling, where_sql, parameters,
-                                            exclude || examples, within, min_similarity, group_by, group_size, diversity);
+                                            exclude || examples, within, min_similarity, group_by, group_size, diversity, recall);
 END $$;
 COMMENT ON FUNCTION pgvec.similar(text, text[], text[], integer, jsonb, text, integer, boolean, double precision, text, jsonb, text[],
-                                  double precision, double precision, text, integer, double precision) IS
+                                  double precision, double precision, text, integer, double precision, double precision) IS
 'More like these: the chunks nearest to the mean of the examples ids, and away from the counter-examples unlike; without the examples
 themselves. All else as in pgvec.search.
 Example: SELECT id, similarity FROM pgvec.similar(''docs'', ARRAY[''guide.md#0''], k => 3);';

@@ -6,7 +6,8 @@ CREATE OR REPLACE FUNCTION pgvec.recall(
     queries    integer DEFAULT 100,
     filter     jsonb   DEFAULT NULL,
     space      text    DEFAULT NULL,
-    ef_search  integer DEFAULT NULL
+    ef_search  integer DEFAULT NULL,
+    target     double precision DEFAULT NULL
 ) RETURNS TABLE (recall double precision, recall_p5 double precision, queries_measured integer, short_results integer)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -27,7 +28,8 @@ BEGIN
         RAISE EXCEPTION 'k must be from 1 to 999 and queries at least 1' USING ERRCODE = 'PV005';
     END IF;
     -- One beyond k, because each query is a stored vector and finds itself.
-    options := jsonb_strip_nulls(jsonb_build_object('ef_search', ef_search)) || CASE WHEN filter IS NULL THEN '{}' ELSE jsonb_build_object('filter', filter) END;
+    options := pgvec._options(pgvec._relation(owner.schema_name, owner.table_name),
+                              jsonb_build_object('k', k, 'ef_search', ef_search, 'filter', filter, 'recall', target));
     IF wanted.type = 'vector[]' THEN
         RAISE EXCEPTION 'vector space % is for rescoring: no search has it alone', quote_literal(wanted.name) USING ERRCODE = 'PV005';
     END IF;
@@ -49,9 +51,10 @@ BEGIN
     END LOOP;
     RETURN QUERY SELECT avg(s), percentile_cont(0.05) WITHIN GROUP (ORDER BY s), count(s)::integer, short FROM unnest(shares) s;
 END $$;
-COMMENT ON FUNCTION pgvec.recall(text, integer, integer, jsonb, text, integer) IS
+COMMENT ON FUNCTION pgvec.recall(text, integer, integer, jsonb, text, integer, double precision) IS
 'Recall@k that searches get now: stored vectors, drawn at random, searched through the index and exactly, themselves left out.
 recall: mean; recall_p5: what all but the worst 5 % of queries reach; short_results: searches that returned fewer rows than exist.
+ef_search: with this setting; target: of searches that ask for this recall.
 Example: SELECT * FROM pgvec.recall(''docs'');';
 
 CREATE OR REPLACE FUNCTION pgvec._sample_sql(schema_name text, table_name text, queries integer) RETURNS text

@@ -24,9 +24,8 @@ BEGIN
         CASE index.method WHEN 'hnsw' THEN 'hnsw.ef_search' ELSE 'ivfflat.probes' END,
         target -> 'setting',
         CASE WHEN options ? 'ef_search' THEN 'but the search was given ' || (options ->> 'ef_search') ELSE coalesce(
-            (SELECT format('tuned for recall %s at k = %s, measured %s', p.target_recall, p.k, round(p.recall::numeric, 3)) FROM pgvec.tuning_profiles p
-             WHERE p.space_id = wanted.id AND p.index_method = index.method AND p.index_shape = index.shape AND p.filter_class = '' AND p.is_default AND p.superseded_at IS NULL
-             ORDER BY (p.k < (options -> 'k')::integer), abs(p.k - (options -> 'k')::integer) LIMIT 1),
+            (SELECT format('tuned for recall %s at k = %s%s, measured %s', p.target_recall, p.k, ' with filters on ' || nullif(p.filter_class, ''), round(p.recall::numeric, 3))
+             FROM pgvec.tuning_profiles p WHERE p.id = (target -> 'profile')::bigint),
             'not tuned, so its recall is unknown. Run pgvec tune') END);
 END $$;
 COMMENT ON FUNCTION pgvec._index_finding(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb) IS 'Which index a search uses, or why it uses none.';
@@ -82,7 +81,8 @@ CREATE OR REPLACE FUNCTION pgvec.explain(
     min_similarity double precision DEFAULT NULL,
     group_by       text             DEFAULT NULL,
     group_size     integer          DEFAULT NULL,
-    diversity      double precision DEFAULT NULL
+    diversity      double precision DEFAULT NULL,
+    recall         double precision DEFAULT NULL
 ) RETURNS SETOF text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -91,10 +91,10 @@ DECLARE
     wanted    pgvec.vector_spaces := pgvec._searched_space(collection, space);
     query_    text := pgvec._query_sql(wanted, query);
     statement text := pgvec.search_sql(collection, k, filter, space, ef_search, exact, oversampling, where_sql, exclude, within, min_similarity,
-                                       group_by, group_size, diversity, query_);
+                                       group_by, group_size, diversity, query_, recall);
     options   jsonb := pgvec._options(pgvec._relation(owner.schema_name, owner.table_name), jsonb_build_object(
                            'k', k, 'filter', filter, 'ef_search', ef_search, 'exact', nullif(exact, false), 'oversampling', oversampling,
-                           'where_sql', where_sql, 'exclude', CASE WHEN exclude IS NOT NULL THEN true END));
+                           'where_sql', where_sql, 'exclude', CASE WHEN exclude IS NOT NULL THEN true END, 'recall', recall));
     target    jsonb := pgvec._target(owner, wanted, options, k, 0);
     predicate text := pgvec._predicate_sql(pgvec._relation(owner.schema_name, owner.table_name), options);
     course    jsonb;
@@ -118,7 +118,7 @@ BEGIN
     END IF;
 END $$;
 COMMENT ON FUNCTION pgvec.explain(text, anycompatible, integer, jsonb, text, integer, boolean, double precision, text, jsonb, text[],
-                                  double precision, double precision, text, integer, double precision) IS
+                                  double precision, double precision, text, integer, double precision, double precision) IS
 'Run a search (parameters as in pgvec.search) and return its plan; below it which index it used and with which setting, or why none, and, with
 a filter, which way its index scans go and why (they are run once more for that). Of sparse vectors the dimensions by which the first hits
 match (pgvec.sparse_overlap). For statements of your own there is pgvec.explain_sql.

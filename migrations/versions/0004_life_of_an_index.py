@@ -200,7 +200,8 @@ DROP_CHANGED = """
 DO $$ DECLARE routine regprocedure; BEGIN
     FOR routine IN SELECT oid FROM pg_catalog.pg_proc
                    WHERE pronamespace = 'pgvec'::regnamespace
-                     AND proname IN ('search', 'search_sql', 'search_many', 'similar', 'explain', 'recall') LOOP
+                     AND proname IN ('search', 'search_sql', 'search_many', 'similar', 'explain', 'recall',
+                                     'hybrid_search', 'hybrid_search_sql') LOOP
         EXECUTE format('DROP FUNCTION %s', routine);
     END LOOP;
 END $$;

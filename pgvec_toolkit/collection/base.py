@@ -17,7 +17,7 @@ from pgvec_toolkit.schema import space as spaces
 from pgvec_toolkit.schema.space import Space
 from pgvec_toolkit.search.hybrid import HybridSearcher
 from pgvec_toolkit.search.search import Searcher
-from pgvec_toolkit.tune.recall import Queries
+from pgvec_toolkit.tune.queries import Queries
 from pgvec_toolkit.vectors import vector_type
 
 if TYPE_CHECKING:

@@ -3,70 +3,139 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pgvec_toolkit.collection.base import Query
 from pgvec_toolkit.collection.indexing import Indexing
-from pgvec_toolkit.errors import TuningError
+from pgvec_toolkit.errors import ConfigurationError, TuningError
 from pgvec_toolkit.progress import progress_bar
 from pgvec_toolkit.search.filter import Filter, plain
 from pgvec_toolkit.tune import recall as measuring
 from pgvec_toolkit.tune import tuner
 from pgvec_toolkit.tune.calibration import Calibration
+from pgvec_toolkit.tune.profile import current
+from pgvec_toolkit.tune.queries import logged, logged_count, sampled
 from pgvec_toolkit.tune.recall import Recall
+from pgvec_toolkit.tune.trials import Goal
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.tune.tuner import TuningProfile
+    from pgvec_toolkit.pool import Connection
+    from pgvec_toolkit.schema.space import Space
+    from pgvec_toolkit.tune.profile import TuningProfile
+    from pgvec_toolkit.tune.queries import Queries
+
+_ENOUGH_LOGGED = 100  # queries, for the log to be preferred to stored rows
 
 
 class Measuring(Indexing):
     """Methods that tune and measure."""
 
+    @overload
     def tune(
         self,
         recall: float = 0.95,
         *,
         k: int = 10,
-        queries: Sequence[Query] | NDArray[Any] | None = None,
-        sample: int = 500,
+        tail_share: float | None = None,
+        queries: Sequence[Query] | NDArray[Any] | str | None = None,
+        filters: Sequence[Filter] | None = None,
+        sample: int = 1000,
         space: str | None = None,
         progress: bool | None = None,
-    ) -> TuningProfile:
+    ) -> TuningProfile: ...
+
+    @overload
+    def tune(
+        self,
+        recall: float | Sequence[float] = 0.95,
+        *,
+        k: int | Sequence[int] = 10,
+        tail_share: float | None = None,
+        queries: Sequence[Query] | NDArray[Any] | str | None = None,
+        filters: Sequence[Filter] | None = None,
+        sample: int = 1000,
+        space: str | None = None,
+        progress: bool | None = None,
+    ) -> TuningProfile | list[TuningProfile]: ...
+
+    def tune(
+        self,
+        recall: float | Sequence[float] = 0.95,
+        *,
+        k: int | Sequence[int] = 10,
+        tail_share: float | None = None,
+        queries: Sequence[Query] | NDArray[Any] | str | None = None,
+        filters: Sequence[Filter] | None = None,
+        sample: int = 1000,
+        space: str | None = None,
+        progress: bool | None = None,
+    ) -> TuningProfile | list[TuningProfile]:
         """Find the cheapest setting of the index that reaches a recall, and have every search use it.
 
         What searches cost here is measured as well (SQL: `pgvec.calibrate`): filtered ones weigh by it.
 
         Args:
-            recall: the target, of recall@k.
-            k: the number of neighbours that searches will ask for.
-            queries: what users ask: texts, or vectors of shape (n, dimensions), at least 20. None: stored
-                rows drawn at random, which are easier than real queries.
-            sample: how many stored rows to draw.
+            recall: the target, of recall@k. Of several, each search may name one (`recall=`), and the first is what
+                the others get.
+            k: the number of neighbours that searches will ask for; or several.
+            tail_share: the share of queries that shall each reach the target, beyond their mean. At k = 10 and a target
+                of 0.95 a query reaches it only if all 10 are found.
+            queries: what users ask: texts, or vectors of shape (n, dimensions), at least 20; "log": what they asked
+                (see `log_queries`). None: the log, if it has 100 queries, else stored rows, which are easier than
+                real queries.
+            filters: filters that searches have: recall is measured with them, too, and where it misses the target
+                their class (SQL: `pgvec.filter_class`) gets a setting of its own. None: those of the log.
+            sample: how many stored rows to draw, or of the log the newest.
             space: the vector space; None: the default one.
             progress: whether to show a bar; None: on a terminal.
+
+        Returns:
+            The profile; a list of them, by k, then by recall, if several were asked for.
 
         Raises:
             TuningError: there is no index, too little to tune on, or the target is out of reach.
         """
-        if not 0 < recall < 1:
-            raise TuningError(
-                f"the target recall must be above 0 and below 1, not {recall}: only an exact scan reaches 1"
-            )
-        if not 1 <= k <= 999:
-            raise TuningError(f"k must be from 1 to 999, not {k}")
+        targets, ks = _several(recall), [int(each) for each in _several(k)]
+        _check_targets(targets, ks, tail_share)
         indexes = self.indexes(space=space)
         tuned = self._space(space)
-        given = None if queries is None else self._given_queries(queries, space)
         with (
             progress_bar(f"tuning {self.name}", None, progress) as advance,
             self._database.connection() as connection,
         ):
-            chosen = measuring.sampled(connection, tuned, sample) if given is None else given
-            profile = tuner.tune(connection, self.name, tuned, indexes, chosen, k, recall, advance)
+            chosen, found, source = self._tuning_queries(connection, queries, sample, tuned)
+            goals = [Goal(float(target), tail_share) for target in targets]
+            measured = found if filters is None else [plain(filter) for filter in filters]
+            if filters is not None:
+                source = "given" if source == "log" else source  # the filters are not those of the queries
+            profiles = tuner.tune(
+                connection, self.name, tuned, indexes, chosen, tuner.Asked(goals, ks, source, measured), advance
+            )
         self._forget_texts()
-        return profile
+        return profiles[0] if np.isscalar(recall) and np.isscalar(k) else profiles
+
+    def _tuning_queries(
+        self, connection: Connection, given: Sequence[Query] | NDArray[Any] | str | None, sample: int, space: Space
+    ) -> tuple[Queries, list[Any], str]:
+        """Return the queries to tune on, the filter of each if they are from the log, and where they are from."""
+        if isinstance(given, str) and given != "log":
+            raise ConfigurationError(f'queries is a list of texts or vectors, or "log", not {given!r}')
+        if given is not None and not isinstance(given, str):
+            return self._given_queries(given, space.name), [], "given"
+        if given == "log" or logged_count(connection, space) >= _ENOUGH_LOGGED:
+            queries, filters = logged(connection, self.name, space, sample)
+            if not len(queries):
+                raise TuningError("no queries are logged: log_queries() samples them, or give some")
+            return queries, filters, "log"
+        return sampled(connection, space, sample, same=True), [], "stored"
+
+    def profiles(self, *, space: str | None = None) -> list[TuningProfile]:
+        """Return the tuning profiles that searches use, by k, class of filters and target (SQL: `pgvec.profiles`)."""
+        with self._database.connection() as connection:
+            return current(connection, self.name, space)
 
     def calibrate(self, *, space: str | None = None) -> Calibration:
         """Measure what searches cost on this server, for filtered ones to weigh by (SQL: `pgvec.calibrate`)."""
@@ -98,3 +167,22 @@ class Measuring(Indexing):
             if given is None:
                 return measuring.measure_sample(connection, self.name, self._space(space), sample, k, filter)
             return measuring.measure(connection, self.name, self._space(space), given, k, filter)
+
+
+def _several(asked: Any) -> list[Any]:
+    return [asked] if np.isscalar(asked) else list(asked)
+
+
+def _check_targets(targets: Sequence[float], ks: Sequence[int], tail_share: float | None) -> None:
+    for target in targets:
+        if not 0 < target < 1:
+            raise TuningError(
+                f"the target recall must be above 0 and below 1, not {target}: only an exact scan reaches 1"
+            )
+    for k in ks:
+        if not 1 <= k <= 999:
+            raise TuningError(f"k must be from 1 to 999, not {k}")
+    if not targets or not ks or len({*targets}) < len(targets) or len({*ks}) < len(ks):
+        raise TuningError("give at least one target recall and one k, and none of them twice")
+    if tail_share is not None and not 0 < tail_share <= 1:
+        raise TuningError(f"tail_share must be above 0, at most 1, not {tail_share}")

@@ -13,7 +13,7 @@ from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.search.filter import Filter, plain
 from pgvec_toolkit.search.hit import Hits
 from pgvec_toolkit.search.hybrid import KEYWORD, Chosen, Fusion
-from pgvec_toolkit.search.options import KeywordOptions, SearchOptions, check_options
+from pgvec_toolkit.search.options import HybridOptions, KeywordOptions, SearchOptions, check_options
 from pgvec_toolkit.vectors import vector_type
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Searching(CollectionBase):
         depth: int | Mapping[str, int] = 100,
         rrf_k: float = 60,
         rerank: RerankStage | None = None,
-        **options: Unpack[KeywordOptions],
+        **options: Unpack[HybridOptions],
     ) -> Hits:
         """Return the k chunks that several searches agree on, by one statement (SQL: `pgvec.hybrid_search`).
 
@@ -107,7 +107,7 @@ class Searching(CollectionBase):
             depth: how many chunks each leg finds; or leg to how many.
             rrf_k: of "rrf".
             rerank: as in `search`.
-            **options: see `KeywordOptions`.
+            **options: see `HybridOptions`.
 
         Each hit says in `legs` where each leg had it, and what that contributed to its score.
         """
@@ -216,7 +216,7 @@ class Searching(CollectionBase):
         fusion: str = "relative",
         depth: int | Mapping[str, int] = 100,
         rrf_k: float = 60,
-        **options: Unpack[KeywordOptions],
+        **options: Unpack[HybridOptions],
     ) -> str:
         """Return the statement that `hybrid_search` runs; its parameters are told by `pgvec.hybrid_search_sql`."""
         named = list(legs or (self.space.name, KEYWORD))

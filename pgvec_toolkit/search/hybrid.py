@@ -23,7 +23,7 @@ _KEYWORD_SEARCH = b"""SELECT id, document_id, text, metadata, score, rank, terms
 FROM pgvec.keyword_search($1, $2, $3, $4, $5, $6, $7, $8, $9)"""
 _HYBRID_SEARCH_SQL = """SELECT pgvec.hybrid_search_sql(%s, %s, %s::integer, filter => %s, fusion => %s, depths => %s,
 rrf_k => %s::double precision, where_sql => %s, exclude => %s::text[], k1 => %s::double precision,
-b => %s::double precision), pgvec._sampling(%s)"""
+b => %s::double precision, recall => %s::double precision), pgvec._sampling(%s)"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Chosen:
         exclude: ids to leave out.
         k1: of BM25, if not that of the keyword index.
         b: likewise.
+        recall: of the legs that are vector spaces, if not that of the default target.
     """
 
     where: Filter | None = None
@@ -45,6 +46,7 @@ class Chosen:
     exclude: Sequence[str] | None = None
     k1: float | None = None
     b: float | None = None
+    recall: float | None = None
 
     def bound(self) -> tuple[Jsonb | None, Jsonb | None, list[str] | None]:
         """Return the filter, the values of where_sql and the ids to leave out, as they are bound."""
@@ -156,7 +158,7 @@ class HybridSearcher:
         filter, _, exclude = chosen.bound()
         depths = Jsonb(fusion.depths(legs, k))
         values = [self._collection, list(legs), k, filter, fusion.fusion, depths, fusion.rrf_k, chosen.where_sql]
-        values += [exclude, chosen.k1, chosen.b, self._collection]
+        values += [exclude, chosen.k1, chosen.b, chosen.recall, self._collection]
         row = connection.execute(_HYBRID_SEARCH_SQL.encode(), values).fetchone()
         assert row is not None
         self._sampling.note(row[1])
@@ -171,7 +173,7 @@ def _key(legs: Sequence[str], k: int, chosen: Chosen, fusion: Fusion) -> Hashabl
     """Return what decides the text of the statement."""
     filter = None if chosen.where is None else shape(plain(chosen.where))
     depths = tuple(fusion.depths(legs, k).items())
-    shaping = (chosen.where_sql, chosen.exclude is not None, chosen.k1, chosen.b)
+    shaping = (chosen.where_sql, chosen.exclude is not None, chosen.k1, chosen.b, chosen.recall)
     return k, filter, depths, fusion.fusion, fusion.rrf_k, *shaping
 
 

@@ -18,6 +18,7 @@ class SearchOptions(TypedDict, total=False):
 
     Attributes:
         space: the vector space to search; the collection's default one if not given.
+        recall: another target than the default one, of those that `tune` has tuned for; 1 is exact.
         ef_search: instead of the tuned setting of the index (probes, for IVFFlat).
         oversampling: how many times k candidates are rescored, of a halfvec, binary or prefix index.
         exact: use no index; the result is then complete beyond doubt.
@@ -33,6 +34,7 @@ class SearchOptions(TypedDict, total=False):
     """
 
     space: str | None
+    recall: float | None
     ef_search: int | None
     oversampling: float | None
     exact: bool
@@ -47,7 +49,7 @@ class SearchOptions(TypedDict, total=False):
 
 
 class KeywordOptions(TypedDict, total=False):
-    """Options of keyword and hybrid searches.
+    """Options of keyword searches.
 
     Attributes:
         where_sql: as in `SearchOptions`.
@@ -62,6 +64,16 @@ class KeywordOptions(TypedDict, total=False):
     exclude: Sequence[str] | None
     k1: float | None
     b: float | None
+
+
+class HybridOptions(KeywordOptions, total=False):
+    """Options of hybrid searches.
+
+    Attributes:
+        recall: as in `SearchOptions`, of the legs that are vector spaces.
+    """
+
+    recall: float | None
 
 
 # Those whose values are parameters of the statement: its text depends on whether they are given only.
@@ -101,7 +113,7 @@ def sql_arguments(k: int, filter: Any, options: Mapping[str, Any]) -> tuple[str,
     """
     check_options(k, options)
     casts = {"ef_search": "::integer", "group_size": "::integer", "exclude": "::text[]"}
-    casts |= dict.fromkeys(("oversampling", "within", "min_similarity", "diversity"), "::double precision")
+    casts |= dict.fromkeys(("recall", "oversampling", "within", "min_similarity", "diversity"), "::double precision")
     given = {name: value for name, value in options.items() if value is not None}
     if "parameters" in given:
         given["parameters"] = Jsonb(plain(given["parameters"]))

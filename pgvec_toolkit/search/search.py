@@ -47,7 +47,7 @@ class Searcher:
                 parameters,
                 options.get("where_sql"),
             )
-            if options.get("where_sql") is None and not options.get("exact"):
+            if options.get("where_sql") is None and not options.get("exact") and options.get("recall") != 1:
                 self._sampling.log(connection, options.get("space"), query, k, filter)
         return _hits(rows, options)
 
@@ -131,6 +131,7 @@ def _hits(rows: Sequence[Sequence[Any]], options: Mapping[str, Any]) -> Hits:
     if rows:
         stopped_by = rows[0][8]
     else:
-        proven = options.get("exact") or (options.get("within") is None and options.get("min_similarity") is None)
+        exact = options.get("exact") or options.get("recall") == 1
+        proven = exact or (options.get("within") is None and options.get("min_similarity") is None)
         stopped_by = "complete" if proven else "threshold"
     return Hits([Hit(*row[:8]) for row in rows], stopped_by)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psycopg
@@ -14,160 +13,232 @@ from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.errors import TuningError
-from pgvec_toolkit.tune import recall as measuring
-from pgvec_toolkit.tune.recall import Queries
+from pgvec_toolkit.tune.filters import FilteredTrials, by_class
+from pgvec_toolkit.tune.profile import PARAMETERS, FilterRecall, Trial, TuningProfile, interval, reaching, store
+from pgvec_toolkit.tune.queries import Queries, permuted
+from pgvec_toolkit.tune.trials import Goal, Trials
+from pgvec_toolkit.tune.truth import ground_truth
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection
     from pgvec_toolkit.schema.indexes import Index
     from pgvec_toolkit.schema.space import Space
 
+__all__ = ["Trial", "TuningProfile", "tune"]
+
 LARGEST_EF_SEARCH = 1000
 FEWEST_QUERIES = 20
-PARAMETERS = {"hnsw": "hnsw.ef_search", "ivfflat": "ivfflat.probes"}
 # Of forms that hold less than the vector: how many times k candidates to rescore, from few to many.
 _OVERSAMPLINGS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
+_MOST_PAIRS = 5  # oversamplings that are looked into, from the least one that can do
+_RESOLUTION = 50  # the setting is found to one part in so many
+_NEAR = 0.08  # of two settings, the logarithm of their quotient
+_STEP = 1.04  # beyond an estimate that should be near
 _DEPTH = 16  # how many times k the calibration looks
 _ENOUGH = 100  # queries for what need not be exact
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One setting, measured on the tuning queries."""
-
-    setting: int
-    oversampling: float
-    recall: float
-    milliseconds: float
-
-
-@dataclass(frozen=True)
-class TuningProfile:
-    """What tune found, and on what evidence.
+class Asked:
+    """What tune was asked for.
 
     Attributes:
-        index_method: hnsw or ivfflat.
-        form: of the index: full, halfvec, binary or prefix.
-        parameter: the setting's name.
-        setting: its cheapest value that reaches the target.
-        oversampling: how many times k candidates searches rescore; 1 for a full index.
-        k: number of neighbours it was tuned for.
-        target_recall: what was asked for.
-        recall: mean recall@k with it, on queries that were held back from the search for it.
-        milliseconds: mean latency with it.
-        queries: how many queries it was tuned on, and as many checked on.
-        trials: all settings that were measured.
+        goals: the first of them is what searches get that ask for no recall.
+        ks: numbers of neighbours.
+        source: of the queries: given, log or stored.
+        filters: of filtered searches to be measured as well; one for each query, if they are from the log.
     """
 
-    index_method: str
-    form: str
-    parameter: str
-    setting: int
-    oversampling: float
-    k: int
-    target_recall: float
-    recall: float
-    milliseconds: float
-    queries: int
-    trials: tuple[Trial, ...]
+    goals: Sequence[Goal]
+    ks: Sequence[int]
+    source: str
+    filters: Sequence[Any] = ()
 
 
-@dataclass
 class Tuner:
-    """Measures settings of one index of one collection.
+    """Searches for the cheapest setting, and the cheapest oversampling with it."""
 
-    Attributes:
-        k: of recall@k.
-        target: the recall to reach.
-        largest: value of the setting.
-        queries: to measure with, and their true distances.
-    """
+    def __init__(self, trials: Trials) -> None:
+        self.trials = trials
+        self._full = trials.index.form == "full"
+        self._hnsw = trials.index.method == "hnsw"
 
-    connection: Connection
-    collection: str
-    space: Space
-    index: Index
-    k: int
-    target: float
-    largest: int
-    queries: Queries
-    truth: NDArray[np.float32]
-    advance: Callable[[float], None]
-    trials: dict[tuple[int, float], Trial] = field(default_factory=dict)
+    def cheapest(self, goal: Goal, at_least: int = 1) -> tuple[int, float]:
+        """Return the cheapest setting and oversampling that reach a goal.
 
-    def cheapest(self) -> Trial:
-        """Return the cheapest trial that reaches the target: over the settings, and the oversamplings of a form."""
-        if self.index.form == "full":
-            return self._bisect(1.0)
-        least = self._least_oversampling()
-        # A little more to rescore may allow a smaller setting.
-        found = [self._bisect(oversampling) for oversampling in _OVERSAMPLINGS[least : least + 3]]
-        return min(found, key=lambda trial: trial.milliseconds)
+        Args:
+            goal: to be reached.
+            at_least: a setting that a lesser goal needs, at oversampling 1.
+        """
+        if self._full:
+            setting = self.least(goal, 1.0, start=at_least)
+            if setting is None:
+                raise self._unreachable(goal, self.trials.largest, 1.0)
+            return self._confirmed(goal, setting, 1.0)
+        return self._confirmed(goal, *self.trials.fastest(self._pairs(goal)))
 
-    def confirmed(self, chosen: Trial) -> Trial:
-        """Return the first trial, from a chosen one upwards, that reaches the target on these queries as well."""
-        full = self.index.form == "full"
-        for oversampling in (1.0,) if full else _OVERSAMPLINGS[_OVERSAMPLINGS.index(chosen.oversampling) :]:
-            setting = max(chosen.setting, self._least_setting(oversampling))
-            generous = self.largest if full else max(setting, self._generous_setting(oversampling))
-            while (trial := self.measure(setting, oversampling)).recall < self.target and setting < generous:
-                setting = min(generous, setting + max(1, setting // 16))
-            if trial.recall >= self.target:
-                return trial
-        raise _unreachable(self.index, self.target, trial)
+    def least(self, goal: Goal, oversampling: float, *, start: int = 1, enough: int | None = None) -> int | None:
+        """Return the least setting that reaches a goal; None if there is none.
 
-    def measure(self, setting: int, oversampling: float = 1.0) -> Trial:
-        """Measure recall and latency of a setting."""
-        known = self.trials.get((setting, oversampling))
-        if known is not None:
-            return known
-        statement = measuring.nearest_sql(
-            self.connection,
-            self.collection,
-            self.k,
-            beyond=int((self.queries.own_keys >= 0).any()),  # a stored row finds itself
-            space=self.space.name,
-            ef_search=setting,
-            oversampling=oversampling,
+        Args:
+            goal: to be reached.
+            oversampling: how many times k candidates are rescored.
+            start: where to begin.
+            enough: a setting that is known to reach it.
+        """
+        floor, largest = self._floor(oversampling), self.trials.largest
+        low, high = floor - 1, max(floor, start)
+        if enough is not None:
+            if self.trials.reaches(goal, floor, oversampling):
+                return floor
+            low, high = floor, enough
+        while enough is None and not self.trials.reaches(goal, high, oversampling):
+            if high == largest:
+                return None
+            low, high = high, min(largest, 2 * high)
+        while low < floor < high:  # it was reached at the start
+            middle = max(floor, high // 2)
+            if not self.trials.reaches(goal, middle, oversampling):
+                low = middle
+                break
+            high = middle
+        return self._between(goal, oversampling, low, high)
+
+    def held_back(self, goal: Goal, setting: int, oversampling: float) -> float:
+        """Return the recall of each half of the queries with the setting that the other half would have chosen."""
+        # A few more settings around it, those that are known if they will do.
+        settings = sorted({self._near(setting, factor, oversampling) for factor in (0.85, 1.0, 1.18)})
+        each = np.stack([self.trials.measure(near, oversampling).shares for near in settings])
+        found = []
+        for half in (0, 1):
+            chosen_by, judged_by = each[:, half::2], each[:, 1 - half :: 2]
+            needed = _crossing(np.log(settings), goal, chosen_by)
+            found.append(np.interp(needed, np.log(settings), judged_by.mean(axis=1)))
+        return float(np.mean(found))
+
+    def _near(self, setting: int, factor: float, oversampling: float) -> int:
+        """Return a setting about so many times as large, if there is one that was measured on all queries."""
+        wanted = min(self.trials.largest, max(self._floor(oversampling), round(setting * factor)))
+        known = [
+            near
+            for (near, with_), measured in self.trials.known.items()
+            if with_ == oversampling and len(measured.shares) == len(self.trials.queries)
+        ]
+        closest = min(known, key=lambda near: abs(near - wanted), default=wanted)
+        return closest if abs(math.log(closest / wanted)) < _NEAR else wanted
+
+    def _between(self, goal: Goal, oversampling: float, low: int, high: int) -> int:
+        """Return the least setting above `low`, which misses the goal, up to `high`, which reaches it."""
+        steps = 0
+        while high - low > max(1, high // _RESOLUTION):
+            middle = round(math.sqrt(max(1, low) * high))
+            if steps < 4 and goal.tail_share is None and (low, oversampling) in self.trials.known:
+                middle = self._estimate(goal, oversampling, low, high)
+            steps += 1
+            middle = min(high - 1, max(low + 1, middle))
+            if self.trials.reaches(goal, middle, oversampling):
+                high = middle
+            else:
+                low = middle
+        return high
+
+    def _estimate(self, goal: Goal, oversampling: float, low: int, high: int) -> int:
+        """Return where the goal should be reached: what is missing falls as a power of the setting."""
+        below, above = (
+            math.log(max(1e-4, 1 - float(self.trials.known[setting, oversampling].shares.mean())))
+            for setting in (low, high)
         )
-        warm = self.queries.take(np.arange(min(20, len(self.queries))))
-        measuring.found_distances(self.connection, statement, warm, self.k)
-        began = time.perf_counter()
-        found = measuring.found_distances(self.connection, statement, self.queries, self.k)
-        milliseconds = (time.perf_counter() - began) / len(self.queries) * 1000
-        self.advance(1)
-        trial = Trial(setting, oversampling, float(measuring.shares(self.truth, found).mean()), milliseconds)
-        self.trials[setting, oversampling] = trial
-        return trial
+        share = (below - math.log(1 - goal.target)) / max(1e-9, below - above)
+        estimate: float = low * (high / low) ** min(1.0, max(0.0, share))
+        return round(min(high / _STEP, max(low * _STEP, estimate)))
 
-    def _least_oversampling(self) -> int:
-        """Return the position of the smallest oversampling with which a generous setting reaches the target."""
-        for position, oversampling in enumerate(_OVERSAMPLINGS):
-            trial = self.measure(self._generous_setting(oversampling), oversampling)
-            if trial.recall >= self.target:
-                return position
-        raise _unreachable(self.index, self.target, trial)
+    def _pairs(self, goal: Goal) -> list[tuple[int, float]]:
+        """Return settings that reach a goal, each the least for its oversampling, from the least that can do."""
+        for generous in (self._generous, lambda _: self.trials.largest):
+            pairs: list[tuple[int, float]] = []
+            for position, oversampling in enumerate(_OVERSAMPLINGS):
+                enough = pairs[-1][0] if pairs else generous(oversampling)
+                floor = self._floor(oversampling)
+                if enough < floor:  # to rescore so many takes a larger setting than is needed
+                    pairs += self._diagonal(goal, self._floor(pairs[-1][1]), enough)
+                    break
+                if not pairs and not self.trials.reaches(goal, enough, oversampling):
+                    continue
+                setting = self._descended(goal, oversampling, enough)
+                pairs.append((setting, oversampling))
+                if setting <= floor and self._hnsw:
+                    pairs += self._diagonal(goal, self._floor(_OVERSAMPLINGS[max(0, position - 1)]), floor)
+                    break
+                if len(pairs) == _MOST_PAIRS or (len(pairs) > 1 and setting == pairs[-2][0]):
+                    break
+            if pairs:
+                return pairs
+        raise self._unreachable(goal, self.trials.largest, _OVERSAMPLINGS[-1])
 
-    def _least_setting(self, oversampling: float) -> int:
-        """Return the smallest setting worth trying: an HNSW scan yields no more rows at once than that."""
-        return min(self.largest, math.ceil(self.k * oversampling) if self.index.method == "hnsw" else 1)
+    def _descended(self, goal: Goal, oversampling: float, enough: int) -> int:
+        """Return the least setting, knowing one that is enough, or was with a little less to rescore."""
+        while not self.trials.reaches(goal, enough, oversampling):
+            enough = min(self.trials.largest, enough + max(1, enough // _RESOLUTION))
+            if enough == self.trials.largest:
+                return enough
+        found = self.least(goal, oversampling, enough=enough)
+        assert found is not None
+        return found
 
-    def _generous_setting(self, oversampling: float) -> int:
-        """Return a setting at which what is missing is missing for want of candidates, hardly of search."""
-        return min(self.largest, max(2 * self.largest // 5, 4 * self._least_setting(oversampling)))
-
-    def _bisect(self, oversampling: float) -> Trial:
-        """Double the setting until it reaches the target, then bisect between the last two."""
-        low = high = self._least_setting(oversampling)
-        while self.measure(high, oversampling).recall < self.target:
-            if high == self.largest:
-                raise _unreachable(self.index, self.target, self.measure(high, oversampling))
-            low, high = high + 1, min(self.largest, 2 * high)
-        while low < high:
+    def _diagonal(self, goal: Goal, low: int, high: int) -> list[tuple[int, float]]:
+        """Return the least pair between two settings at which all that is found is rescored, if there is one."""
+        most, k = high, self.trials.k
+        while high - low > max(1, high // 20):
             middle = (low + high) // 2
-            enough = self.measure(middle, oversampling).recall >= self.target
-            low, high = (low, middle) if enough else (middle + 1, high)
-        return self.measure(high, oversampling)
+            # Half a candidate less, lest rounding asks for one more than is found.
+            if self.trials.reaches(goal, middle, (middle - 0.5) / k):
+                high = middle
+            else:
+                low = middle
+        return [] if high == most else [(high, (high - 0.5) / k)]
+
+    def _confirmed(self, goal: Goal, setting: int, oversampling: float) -> tuple[int, float]:
+        """Return the first setting from there on that reaches the goal on all queries."""
+        while not goal.reached(self.trials.measure(setting, oversampling).shares, all=True):
+            if setting == self.trials.largest:
+                raise self._unreachable(goal, setting, oversampling)
+            setting = min(self.trials.largest, setting + max(1, setting // _RESOLUTION))
+        return setting, oversampling
+
+    def _floor(self, oversampling: float) -> int:
+        """Return the smallest setting worth trying: an HNSW scan yields no more rows at once than that."""
+        return min(self.trials.largest, math.ceil(self.trials.k * oversampling) if self._hnsw else 1)
+
+    def _generous(self, oversampling: float) -> int:
+        """Return a setting at which what is missing is missing for want of candidates, hardly of search."""
+        largest = self.trials.largest
+        return min(largest, max(2 * largest // 5, 4 * self._floor(oversampling)))
+
+    def _unreachable(self, goal: Goal, setting: int, oversampling: float) -> TuningError:
+        index, measured = self.trials.index, self.trials.measure(setting, oversampling)
+        advice = (
+            "rebuild the index with a larger m and ef_construction"
+            if self._hnsw
+            else "build an HNSW index instead, or IVFFlat with fewer lists"
+        )
+        if index.form in ("binary", "prefix"):
+            advice += ", or in a form that holds more of each vector"
+        tail = "" if goal.tail_share is None else f" for {goal.tail_share:.0%} of the queries"
+        reached = f"reaches {measured.shares.mean():.3f}"
+        if goal.tail_share is not None:
+            reached += f", and {goal.target} for {reaching(measured.shares, goal.target):.1%} of them"
+        return TuningError(
+            f"recall {goal.target}{tail} is out of reach of this index: {PARAMETERS[index.method]} = {setting}"
+            f"{'' if self._full else f', oversampling {oversampling:g},'} {reached}. Ask for less, or {advice}"
+        )
+
+
+def _crossing(settings: NDArray[np.float64], goal: Goal, each: NDArray[np.float64]) -> float:
+    """Return at which of ascending settings, or between which, these queries reach the goal in the mean."""
+    means = np.maximum.accumulate(each.mean(axis=1))
+    if goal.reached(each[0], all=True) or means[0] >= goal.target:
+        return float(settings[0])
+    return float(np.interp(goal.target, means, settings))
 
 
 def tune(
@@ -176,73 +247,131 @@ def tune(
     space: Space,
     indexes: Sequence[Index],
     queries: Queries,
-    k: int,
-    target: float,
+    asked: Asked,
     advance: Callable[[float], None],
-) -> TuningProfile:
-    """Tune the index that searches use, on half of the queries, check on the half held back, and store the profile."""
+) -> list[TuningProfile]:
+    """Tune the index that searches use, and store the profiles: for each k, for each goal."""
     index, largest = _tunable(collection, indexes)
     if not len(queries):
         raise TuningError(f"collection {collection!r} is empty: load it first")
     if len(queries) < FEWEST_QUERIES:
         raise TuningError(f"{len(queries)} queries are too few to tune on: at least {FEWEST_QUERIES} are needed")
-    deep_truth = measuring.exact_distances(connection, space, queries, k * max(1, min(_DEPTH, 999 // k)))
-    halves = np.array_split(np.random.default_rng(0).permutation(len(queries)), 2)
-    tuning, held_back = (
-        Tuner(
-            connection, collection, space, index, k, target, largest, queries.take(half), deep_truth[half, :k], advance
+    filters = by_class(connection, queries, asked.filters, asked.source)
+    queries, _ = permuted(queries)
+    deepest = max(asked.ks) * max(1, min(_DEPTH, 999 // max(asked.ks)))
+    truth = ground_truth(connection, space, queries, deepest)
+    profiles: list[TuningProfile] = []
+    for k in asked.ks:
+        trials = Trials(connection, collection, space, index, k, largest, queries, truth[:, :k], advance)
+        tuned = _tune_goals(Tuner(trials), asked)
+        for profile in tuned:
+            goal = next(goal for goal in asked.goals if goal.target == profile.target_recall)
+            measured, of_classes = _tune_filters(trials, profile, goal, filters)
+            profiles.append(replace(profile, filters=measured))
+            for each in (profiles[-1], *of_classes):
+                store(connection, collection, space, index.name, each)
+        if k == asked.ks[0]:
+            _calibrate(trials, tuned[0], truth)
+    return profiles
+
+
+def _tune_goals(tuner: Tuner, asked: Asked) -> list[TuningProfile]:
+    """Return a profile for each goal; the easier ones are tuned first, and spare the others trials."""
+    trials, found, setting = tuner.trials, {}, 1
+    for goal in sorted(asked.goals, key=lambda goal: goal.target):
+        setting, oversampling = tuner.cheapest(goal, setting)
+        held_back = tuner.held_back(goal, setting, oversampling)
+        measured = trials.measure(setting, oversampling)
+        low, high = interval(measured.shares)
+        found[goal] = TuningProfile(
+            index_method=trials.index.method,
+            form=trials.index.form,
+            parameter=PARAMETERS[trials.index.method],
+            setting=setting,
+            oversampling=oversampling,
+            k=trials.k,
+            target_recall=goal.target,
+            recall=float(measured.shares.mean()),
+            milliseconds=measured.seconds / len(measured.shares) * 1000,
+            queries=len(measured.shares),
+            trials=tuple(
+                trial.trial(*key, goal) for key, trial in sorted(trials.known.items(), key=lambda known: known[0][::-1])
+            ),
+            recall_low=low,
+            recall_high=high,
+            tail_share=goal.tail_share,
+            reaching_share=reaching(measured.shares, goal.target),
+            held_back=held_back,
+            source=asked.source,
+            is_default=goal is asked.goals[0],
         )
-        for half in halves
-    )
-    chosen = tuning.cheapest()
-    check = held_back.confirmed(chosen)
-    profile = TuningProfile(
-        index_method=index.method,
-        form=index.form,
-        parameter=PARAMETERS[index.method],
-        setting=check.setting,
-        oversampling=check.oversampling,
-        k=k,
-        target_recall=target,
-        recall=check.recall,
-        milliseconds=check.milliseconds,
-        queries=len(tuning.queries),
-        trials=tuple(sorted(tuning.trials.values(), key=lambda trial: (trial.oversampling, trial.setting))),
-    )
-    _store(connection, collection, space, profile)
-    _calibrate(connection, tuning, check, deep_truth[halves[0]])
-    return profile
+    return [found[goal] for goal in asked.goals]
 
 
-def _calibrate(connection: Connection, tuner: Tuner, tuned: Trial, truth: NDArray[np.float32]) -> None:
+def _tune_filters(
+    trials: Trials, profile: TuningProfile, goal: Goal, filters: dict[str, tuple[Queries, list[Any]]]
+) -> tuple[tuple[FilterRecall, ...], list[TuningProfile]]:
+    """Return the recall of each class of filters with a profile, and other profiles for those that miss the goal."""
+    measured, found = [], []
+    for name, (queries, values) in filters.items():
+        filtered = FilteredTrials.of(trials, queries, values)
+        each = filtered.measure(profile.setting, profile.oversampling).shares
+        measured.append(FilterRecall(name, float(each.mean()), len(each)))
+        if goal.reached(each, all=True):
+            continue
+        setting = Tuner(filtered).least(goal, profile.oversampling, start=profile.setting)
+        if setting is None:
+            continue  # out of reach: the profile for all says with which recall
+        better = filtered.measure(setting, profile.oversampling)
+        low, high = interval(better.shares)
+        found.append(
+            replace(
+                profile,
+                setting=setting,
+                filter_class=name,
+                recall=float(better.shares.mean()),
+                recall_low=low,
+                recall_high=high,
+                milliseconds=better.seconds / len(better.shares) * 1000,
+                queries=len(better.shares),
+                reaching_share=reaching(better.shares, goal.target),
+                held_back=None,
+                filters=(),
+                trials=tuple(trial.trial(*key, goal) for key, trial in sorted(filtered.known.items())),
+            )
+        )
+    return tuple(measured), found
+
+
+def _calibrate(trials: Trials, tuned: TuningProfile, truth: NDArray[np.float32]) -> None:
     """Measure what searches cost, and how the setting has to grow with the depth they look to (pgvec.calibrations).
 
-    Filtered searches look deep; so the tuner, whose truth here is deeper than its k, is asked for that depth.
+    Filtered searches look deep; so the tuner, whose truth is deeper than its k, is asked for that depth.
     """
-    depth = truth.shape[1]
-    if not np.isfinite(truth).all() or depth < 2 * tuner.k:
+    depth = min(truth.shape[1], trials.k * max(1, min(_DEPTH, 999 // trials.k)))
+    if not np.isfinite(truth).all() or depth < 2 * trials.k:
         return  # so few rows are searched exactly anyhow
+    connection = trials.connection
     try:
-        connection.execute("SELECT pgvec.calibrate(%s, %s)", [tuner.collection, tuner.space.name])
+        connection.execute("SELECT pgvec.calibrate(%s, %s)", [trials.collection, trials.space.name])
     except psycopg.Error as error:
         if error.sqlstate == "PV005":  # too few rows to measure on: they are searched exactly anyhow
             return
         raise
-    if tuner.index.form != "full":
+    if trials.index.form != "full":
         return
-    few = np.arange(min(_ENOUGH, len(tuner.queries)))
-    deep = replace(tuner, k=depth, queries=tuner.queries.take(few), truth=truth[few], trials={})
-    try:
-        setting = deep.cheapest().setting
-    except TuningError:
-        setting = tuner.largest
-    exponent = math.log(max(1.1, setting / tuned.setting)) / math.log(depth / tuner.k)
+    few = np.arange(min(_ENOUGH, len(trials.queries)))
+    deep = replace(
+        trials, k=depth, queries=trials.queries.take(few), truth=truth[few, :depth], known={}, _statements={}
+    )
+    setting = Tuner(deep).least(Goal(tuned.target_recall), 1.0, start=tuned.setting) or trials.largest
+    exponent = math.log(max(1.1, setting / tuned.setting)) / math.log(depth / trials.k)
     connection.execute(
         "UPDATE pgvec.calibrations SET exponent = %s, evidence = %s WHERE space_id = %s",
         [
             exponent,
-            Jsonb({"k": tuner.k, "setting": tuned.setting, "deep_k": depth, "deep_setting": setting}),
-            tuner.space.id,
+            Jsonb({"k": trials.k, "setting": tuned.setting, "deep_k": depth, "deep_setting": setting}),
+            trials.space.id,
         ],
     )
 
@@ -258,56 +387,3 @@ def _tunable(collection: str, indexes: Sequence[Index]) -> tuple[Index, int]:
     if index.method == "hnsw":
         return index, LARGEST_EF_SEARCH
     return index, int(dict(option.split("=") for option in index.options).get("lists", "100"))
-
-
-def _store(connection: Connection, collection: str, space: Space, profile: TuningProfile) -> None:
-    """Store a profile; searches read it from then on, those already prepared too."""
-    evidence = {
-        "queries": profile.queries,
-        "milliseconds": round(profile.milliseconds, 3),
-        "trials": [
-            [trial.setting, trial.oversampling, round(trial.recall, 4), round(trial.milliseconds, 3)]
-            for trial in profile.trials
-        ],
-    }
-    with connection.transaction():
-        connection.execute(
-            "UPDATE pgvec.tuning_profiles SET superseded_at = now() WHERE space_id = %s AND k = %s"
-            " AND superseded_at IS NULL",
-            [space.id, profile.k],
-        )
-        connection.execute(
-            "INSERT INTO pgvec.tuning_profiles"
-            " (space_id, index_method, index_shape, k, target_recall, setting, oversampling, recall, evidence)"
-            " SELECT %s, i.method, i.shape, %s::integer, %s::float8, %s::integer, %s::float8, %s::float8, %s::jsonb"
-            " FROM pgvec._indexes(pgvec._relation(%s, %s), pgvec._space(%s, %s)) i WHERE i.usable LIMIT 1",
-            [
-                space.id,
-                profile.k,
-                profile.target_recall,
-                profile.setting,
-                profile.oversampling,
-                profile.recall,
-                Jsonb(evidence),
-                space.schema,
-                space.vector_table,
-                collection,
-                space.name,
-            ],
-        )
-
-
-def _unreachable(index: Index, target: float, best: Trial) -> TuningError:
-    advice = (
-        "rebuild the index with a larger m and ef_construction"
-        if index.method == "hnsw"
-        else "build an HNSW index instead, or IVFFlat with fewer lists"
-    )
-    if index.form in ("binary", "prefix"):
-        advice += ", or in a form that holds more of each vector"
-    return TuningError(
-        f"recall {target} is out of reach of this index: "
-        f"{PARAMETERS[index.method]} = {best.setting}"
-        f"{'' if index.form == 'full' else f', oversampling {best.oversampling:g},'} reaches {best.recall:.3f}. "
-        f"Ask for less, or {advice}"
-    )

@@ -57,6 +57,21 @@ def test_a_whole_life(bare: Run, empty_dsn: str, words: None, handbook: Path) ->
     assert tuned["recall"] >= 0.9
     assert (tuned["k"], tuned["parameter"]) == (5, "hnsw.ef_search")
     assert "hnsw.ef_search = " in run("tune", "docs", "--recall", "0.9", "-k", "5").out
+    several = run("tune", "docs", "--recall", "0.9", "--recall", "0.5", "--tail-share", "0.5", "--json").json
+    assert [(each["k"], each["target_recall"], each["source"]) for each in several] == [
+        (10, 0.9, "stored"),
+        (10, 0.5, "stored"),
+    ]
+    listed = run("profiles", "docs", "--json").json
+    assert [(each["k"], each["target_recall"], each["is_default"]) for each in listed] == [
+        (5, 0.9, True),
+        (10, 0.5, False),
+        (10, 0.9, True),
+    ]
+    assert "hnsw.ef_search = " in run("profiles", "docs").out
+    assert run("search", "docs", "rotate credentials", "--recall", "0.5", "--json").code == 0
+    unreached = run("search", "docs", "rotate credentials", "--recall", "0.99")
+    assert (unreached.code, "pgvec tune docs --recall 0.99" in unreached.err) == (1, True)
     measured = run("recall", "docs", "-k", "5", "--sample", "10", "--json").json
     assert (measured["recall"], measured["queries"], measured["short_results"]) == (1.0, 10, 0)
     assert run("recall", "docs", "--where", '{"section": "kitchen"}').out.startswith("recall@10 ")
@@ -104,6 +119,13 @@ def test_queries_are_read_from_files(docs: Run, tmp_path: Path, embedder: Any) -
     texts = tmp_path / "queries.txt"
     texts.write_text("rotate credentials\n\nboil potatoes\n")
     assert docs("recall", "docs", "--queries", str(texts), "--json").json["queries"] == 2
+    mixed = tmp_path / "queries.jsonl"
+    vector = json.dumps(embedder.embed_query("x").tolist())
+    mixed.write_text(f'{{"text": "boil potatoes"}}\n\n{{"vector": {vector}}}\n')
+    assert docs("recall", "docs", "--queries", str(mixed), "--json").json["queries"] == 2
+    mixed.write_text('{"query": "boil potatoes"}\n')
+    wrong = docs("recall", "docs", "--queries", str(mixed))
+    assert (wrong.code, "neither" in wrong.err) == (2, True)
     np.save(tmp_path / "queries.npy", np.stack([embedder.embed_query(str(number)) for number in range(3)]))
     assert docs("recall", "docs", "--queries", str(tmp_path / "queries.npy"), "--json").json["queries"] == 3
 

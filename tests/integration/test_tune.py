@@ -15,12 +15,12 @@ from psycopg.conninfo import make_conninfo
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, TuningError
-from pgvec_toolkit.tune.tuner import TuningProfile
+from pgvec_toolkit.tune.profile import TuningProfile
 
 ROWS, DIMENSIONS = 3000, 16
 RANDOM = np.random.default_rng(3)
 STORED = RANDOM.normal(size=(ROWS, DIMENSIONS)).astype(np.float32)
-TUNED_ON, UNSEEN = RANDOM.normal(size=(2, 300, DIMENSIONS)).astype(np.float32)
+TUNED_ON, UNSEEN = RANDOM.normal(size=(2, 200, DIMENSIONS)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +67,26 @@ def setting_of_a_search(docs: Collection, arguments: str, parameter: str = "hnsw
 
 
 def check_cheapest(profile: TuningProfile, lowest: int) -> None:
-    """One step below the cheapest setting that reached the target on the tuning queries was tried, and missed."""
-    trials = {trial.setting: trial.recall for trial in profile.trials}
-    reaching = min(setting for setting, recall in trials.items() if recall >= profile.target_recall)
-    assert profile.setting >= reaching  # more only if the queries held back asked for it
-    assert profile.setting <= 2 * reaching
-    assert reaching == lowest or trials[reaching - 1] < profile.target_recall
+    """A little below the setting, one was tried and missed the target: by a guard of part of its standard error."""
+    missed = [trial for trial in profile.trials if trial.setting < profile.setting]
+    assert all(trial.recall - 0.25 * trial.error < profile.target_recall for trial in missed if trial.queries == 200)
+    assert profile.setting == lowest or max(t.setting for t in missed) >= profile.setting - max(
+        1, profile.setting // 50
+    )
 
 
 @pytest.mark.parametrize("target", [0.8, 0.95])
 def test_the_target_is_reached_on_unseen_queries_at_the_least_cost(hnsw: Collection, target: float) -> None:
     profile = hnsw.tune(target, queries=TUNED_ON)
     assert (profile.index_method, profile.parameter, profile.k) == ("hnsw", "hnsw.ef_search", 10)
-    assert (profile.target_recall, profile.queries) == (target, 150)
+    assert (profile.target_recall, profile.queries) == (target, 200)
     assert profile.recall >= target
+    assert target < profile.recall_low + 0.03 < profile.recall_high + 0.03 <= 1.03
+    assert profile.held_back == pytest.approx(profile.recall, abs=0.05)
     assert profile.milliseconds > 0
     check_cheapest(profile, 10)
     unseen = hnsw.recall(queries=UNSEEN).recall
-    assert target - 0.035 < unseen < target + 0.08  # of 150 queries the mean recall has a standard error of 0.012
+    assert target - 0.06 < unseen < target + 0.09  # of 200 queries the mean recall has a standard error of 0.011
     assert hnsw.recall(queries=TUNED_ON).recall >= target - 0.01
 
 
@@ -95,13 +97,13 @@ def test_tuning_twice_is_the_same(hnsw: Collection) -> None:
 
 
 def test_stored_rows_serve_as_queries(hnsw: Collection) -> None:
-    profile = hnsw.tune(0.95, sample=400)
+    profile = hnsw.tune(0.95, sample=200)
     assert (profile.queries, profile.recall >= 0.95) == (200, True)
-    assert hnsw.recall(sample=400).recall > 0.92
+    assert hnsw.recall(sample=200).recall > 0.9
 
 
 def test_the_profile_is_stored_with_its_evidence(hnsw: Collection) -> None:
-    hnsw.tune(0.8, queries=TUNED_ON)
+    hnsw.tune(0.9, queries=TUNED_ON[:30])
     profile = hnsw.tune(0.9, queries=TUNED_ON)  # supersedes it
     other = hnsw.tune(0.9, k=5, queries=TUNED_ON[:100])
     with hnsw._database.connection() as connection:
@@ -115,7 +117,7 @@ def test_the_profile_is_stored_with_its_evidence(hnsw: Collection) -> None:
         (hnsw.space.id, "hnsw", 10, 0.9, profile.setting),
     ]
     assert rows[1][5] == pytest.approx(profile.recall)
-    assert rows[1][6]["queries"] == 150
+    assert rows[1][6]["queries"] == 200
     assert [trial[0] for trial in rows[1][6]["trials"]] == [trial.setting for trial in profile.trials]
 
 
@@ -215,7 +217,7 @@ def test_any_k_can_be_tuned(hnsw: Collection, k: int) -> None:
     profile = hnsw.tune(0.9, k=k, queries=TUNED_ON)
     assert profile.setting >= k
     assert setting_of_a_search(hnsw, str(k)) == profile.setting
-    # For k = 1 a query has recall 0 or 1: the 150 checked and the 300 unseen leave a standard error of 0.03.
+    # For k = 1 a query has recall 0 or 1: the 200 it is tuned on and as many unseen leave a standard error of 0.03.
     assert hnsw.recall(k=k, queries=UNSEEN).recall > 0.9 - 4 * 0.03
 
 

@@ -21,6 +21,8 @@ from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.space_vectors import set_vectors
 from pgvec_toolkit.schema import space as spaces
 from pgvec_toolkit.tune import recall as measuring
+from pgvec_toolkit.tune import truth
+from pgvec_toolkit.tune.nearest import Nearest
 from pgvec_toolkit.tune.recall import TOLERANCE, Queries
 from pgvec_toolkit.vectors import FixedWidth, vector_type
 from tests.conftest import random_vectors
@@ -262,14 +264,14 @@ def test_fewer_rows_than_k(db: Database, name: str) -> None:
 
 def test_blocks_of_long_vectors_are_short(db: Database, monkeypatch: pytest.MonkeyPatch, vectors: Any) -> None:
     sizes: list[int] = []
-    matrix = Distance.matrix
+    add = Nearest.add
 
-    def counted(self: Distance, queries: NDArray[np.float32], stored: NDArray[np.float32]) -> NDArray[np.float32]:
+    def counted(self: Nearest, keys: NDArray[np.int64], stored: NDArray[np.float32]) -> None:
         sizes.append(stored.size)
-        return matrix(self, queries, stored)
+        add(self, keys, stored)
 
-    monkeypatch.setattr(Distance, "matrix", counted)
-    monkeypatch.setattr(measuring, "_NUMBERS_PER_BLOCK", 10000)
+    monkeypatch.setattr(Nearest, "add", counted)
+    monkeypatch.setattr(truth, "_NUMBERS_PER_BLOCK", 10000)
     collection = db.create_collection("docs", dimensions=100)
     collection.upsert({"id": range(1000), "vector": vectors(1000, 100)})
     with db.connection() as connection:
