@@ -14,6 +14,7 @@ from psycopg import sql
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
 from pgvec_toolkit.progress import Advance, progress_bar
 from pgvec_toolkit.schema.index_specs import Form, IndexSpec, IvfFlat
+from pgvec_toolkit.schema.replacements import clear_replacement
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool
@@ -59,10 +60,12 @@ def build(
     spec: IndexSpec,
     form: Form,
     *,
+    name: str | None = None,
+    beside: bool = False,
     concurrently: bool = False,
     progress: bool | None = None,
 ) -> str:
-    """Build an index and bring statistics up to date; returns its name.
+    """Build an index and bring statistics up to date; returns its name. Beside: another may be there.
 
     The connection is its own and autocommit, and memory is set for its session: with CONCURRENTLY there
     is no transaction that SET LOCAL could belong to. Interrupting it cancels the build on the server.
@@ -71,10 +74,12 @@ def build(
         raise ConfigurationError(
             f"pgvector has no IVFFlat index for type {form.type} and distance {space.distance}: use hnsw"
         )
-    name = f"{space.vector_table}_{spec.method}"
+    name = name or f"{space.vector_table}_{spec.method}"
     with database.dedicated_connection() as connection:
-        _lock_out_other_builds(connection, space)
-        _refuse_or_clear(connection, space, name)
+        with suppress(psycopg.Error):  # not on every system
+            connection.execute("SET client_connection_check_interval = '1s'")
+        lock_out_other_builds(connection, space)
+        _refuse_or_clear(connection, space, name, beside)
         rows = _row_count(connection, space)
         _set_memory(connection, spec.build_memory(rows, form.vector_bytes))
         try:
@@ -85,7 +90,8 @@ def build(
             if isinstance(error, psycopg.Error):
                 raise _explained(error, name) from error
             raise
-        forget_profiles(connection, space, spec.method)
+        if not beside:
+            forget_profiles(connection, space, spec.method)
         # VACUUM marks pages all-visible, so that filters find their keys in the btree alone.
         connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(space.chunks))
         connection.execute(sql.SQL("ANALYZE {}").format(space.vectors))
@@ -108,7 +114,7 @@ def _create_statement(
     )
 
 
-def _lock_out_other_builds(connection: Connection, space: Space) -> None:
+def lock_out_other_builds(connection: Connection, space: Space) -> None:
     """Take a lock for this session: an index that another is building looks like a leftover to us."""
     row = connection.execute("SELECT pg_try_advisory_lock(hashtext('pgvec.build_index'), %s)", [space.id]).fetchone()
     if row != (True,):
@@ -125,8 +131,10 @@ def forget_profiles(connection: Connection, space: Space, method: str | None = N
     connection.execute("DELETE FROM pgvec.calibrations WHERE space_id = %s", [space.id])
 
 
-def _refuse_or_clear(connection: Connection, space: Space, name: str) -> None:
-    """Refuse a name that is taken; clear away what an interrupted concurrent build left under it."""
+def _refuse_or_clear(connection: Connection, space: Space, name: str, beside: bool) -> None:
+    """Refuse a name that is taken; clear away what an interrupted concurrent build or rebuild left."""
+    if not beside:
+        clear_replacement(connection, space)
     valid = _validity(connection, space, name)
     if valid:
         raise IndexBuildError(f"index {name} exists already: drop it first to build it with other parameters")
@@ -137,7 +145,7 @@ def _refuse_or_clear(connection: Connection, space: Space, name: str) -> None:
         " WHERE x.indrelid = %s::regclass AND a.amname IN ('hnsw', 'ivfflat')",
         [space.vectors.as_string(connection)],
     ).fetchall()
-    if others:
+    if others and not beside:
         # The planner would choose by costs that know nothing of recall, and tune could not know which.
         raise IndexBuildError(f"{space.vector_table} has a vector index, {others[0][0]}: drop it first")
 
