@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from pgvec_toolkit.schema.promote import waits
 from pgvec_toolkit.schema.replacements import clear_replacement, lock_replacement, replacement_name
 from pgvec_toolkit.tune import recall as measuring
 from pgvec_toolkit.tune.recall import Queries
+from pgvec_toolkit.vectors import FixedWidth, vector_type
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool
@@ -35,8 +37,10 @@ if TYPE_CHECKING:
 DEAD_SHARE = 0.2  # of the rows, from which on an index should be rebuilt
 GROWTH = 1.3  # of the size that a fresh index would have, likewise
 _SLACK = 16 * 8192  # bytes that a small index may be larger
-_QUERIES = 100
-_FEWEST = 20  # queries that the new index is measured with, however slow they are
+JUDGED_ON = 1000  # queries; where an index has aged a few of them find nothing, so that fewer would not tell
+_JUDGED_FOR = 10.0  # seconds, at most
+_CHECKED_ON = 100
+_FEWEST = 20  # queries that are measured, however slow they are
 _BATCH = 10
 _BUDGET = 0.15  # seconds for them, while searches wait
 _LONGEST = "10s"  # for which one statement of the switch may run, or its client be silent
@@ -127,7 +131,10 @@ def rebuild(
             old = _old(connection, collection, space, name)
             spec = _spec(old, m, ef_construction, lists)
             clear_replacement(connection, space)
-            queries = measuring.sampled(connection, space, _QUERIES) if queries is None else queries
+            if queries is None:
+                # Of types that are no matrix, the truth of each query is a scan of the table.
+                many = if_needed and isinstance(vector_type(space.type), FixedWidth)
+                queries = measuring.sampled(connection, space, JUDGED_ON if many else _CHECKED_ON)
             switch = _Switch(connection, collection, space, old, spec, queries)
             return _rebuild(database, switch, if_needed, progress)
         finally:
@@ -185,6 +192,11 @@ class _Switch:
         """The name that the new index has until then."""
         return replacement_name(self.space)
 
+    @cached_property
+    def checked(self) -> Queries:
+        """Those of the queries that the new index is measured with."""
+        return self.queries.take(np.random.default_rng(0).permutation(len(self.queries))[:_CHECKED_ON])
+
     @property
     def shape_changes(self) -> bool:
         """Whether profiles of the old index do not fit the new one: probes of other lists."""
@@ -195,7 +207,7 @@ class _Switch:
         if len(self.queries):
             with self.connection.transaction():
                 self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-                self.before = self._shares(self._truth(), None, math.inf)
+                self.before = self._shares(self.queries, self._truth(self.queries), None, _JUDGED_FOR)
 
     def carry_out(self) -> NDArray[np.float64]:
         """Have the new index take over; return its recall, each."""
@@ -204,7 +216,7 @@ class _Switch:
             self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             # It stops no reader and no writer, and only for it does autovacuum give way; no other comes in between.
             self._lock("SHARE UPDATE EXCLUSIVE")
-            truth = self._truth()
+            truth = self._truth(self.checked)
             self._measure(truth)  # so that its functions are planned
             after, began = self._patiently(truth)
         self.stalled = max(self.stalled, time.perf_counter() - began)
@@ -240,10 +252,11 @@ class _Switch:
             raise self._refusal(f"a search with the new one takes more than {_LONGEST}") from error
         self._refuse_if_worse(after)
         self.connection.execute(sql.SQL("ALTER INDEX {} RENAME TO {}").format(new, sql.Identifier(self.old.name)))
-        self.connection.execute(
-            "UPDATE pgvec.index_builds SET index_name = %s WHERE space_id = %s AND index_name = %s",
-            [self.old.name, self.space.id, self.new],
-        )
+        with suppress(psycopg.errors.InsufficientPrivilege), self.connection.transaction():
+            self.connection.execute(
+                "UPDATE pgvec.index_builds SET index_name = %s WHERE space_id = %s AND index_name = %s",
+                [self.old.name, self.space.id, self.new],
+            )
         return after
 
     def _lock(self, mode: str) -> None:
@@ -256,18 +269,20 @@ class _Switch:
         setting = None
         if self.shape_changes:  # the share of the lists that searches read by now
             setting = math.ceil(self.old.setting * self.spec.options(0)["lists"] / self.old.options["lists"])
-        return self._shares(truth, setting, _BUDGET)
+        return self._shares(self.checked, truth, setting, _BUDGET)
 
-    def _truth(self) -> NDArray[np.float32]:
-        return measuring.exact_distances(self.connection, self.space, self.queries, self.old.k)
+    def _truth(self, queries: Queries) -> NDArray[np.float32]:
+        return measuring.exact_distances(self.connection, self.space, queries, self.old.k)
 
-    def _shares(self, truth: NDArray[np.float32], setting: int | None, budget: float) -> NDArray[np.float64]:
+    def _shares(
+        self, queries: Queries, truth: NDArray[np.float32], setting: int | None, budget: float
+    ) -> NDArray[np.float64]:
         """Search until the queries, or the seconds, are used up."""
         statement = measuring.nearest_sql(
             self.connection,
             self.collection,
             self.old.k,
-            beyond=int((self.queries.own_keys >= 0).any()),  # a stored row finds itself
+            beyond=int((queries.own_keys >= 0).any()),  # a stored row finds itself
             space=self.space.name,
             ef_search=setting,
         )
@@ -275,7 +290,7 @@ class _Switch:
         began = time.perf_counter()
         while len(found) < len(truth) and (len(found) < _FEWEST or time.perf_counter() - began < budget):
             some = np.arange(len(found), min(len(found) + _BATCH, len(truth)))
-            found += measuring.found_distances(self.connection, statement, self.queries.take(some), self.old.k)
+            found += measuring.found_distances(self.connection, statement, queries.take(some), self.old.k)
         return measuring.shares(truth[: len(found)], found)
 
     def _refuse_if_worse(self, after: NDArray[np.float64]) -> None:

@@ -21,7 +21,7 @@ COMMANDS = {
     *("similar", "explain", "calibrate", "eval"),
     *("collection create", "collection list", "collection promote", "collection show", "collection drop"),
     *("collection add-space", "collection drop-space", "collection embed"),
-    *("index create", "index list", "index drop", "index create-keyword", "index drop-keyword"),
+    *("index create", "index list", "index rebuild", "index drop", "index create-keyword", "index drop-keyword"),
 }
 
 

@@ -26,6 +26,11 @@ OTHERS = random_vectors(ROWS, DIMENSIONS, seed=1)
 Connection = psycopg.Connection[Any]
 
 
+@pytest.fixture(autouse=True)
+def _few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rebuild, "JUDGED_ON", 150)
+
+
 @pytest.fixture
 def docs(db: Database) -> pgvec.Collection:
     made = db.create_collection("docs", dimensions=DIMENSIONS)
