@@ -11,7 +11,19 @@ import logging
 import sys
 
 import typer
-from pgvec_toolkit.cli import collections, data, demo, doctor, evaluate, indexes, search, server, tuning, watching
+from pgvec_toolkit.cli import (
+    collections,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    indexes,
+    rebuilding,
+    search,
+    server,
+    tuning,
+    watching,
+)
 
 _INTERRUPTED = 130
 app = typer.Typer(
@@ -27,6 +39,7 @@ app.add_typer(collections.app, name="collection")
 data.add_to(app)
 search.add_to(app)
 app.add_typer(indexes.app, name="index")
+rebuilding.add_to(indexes.app)
 tuning.add_to(app)
 watching.add_to(app)
 evaluate.add_to(app)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
 
-from pgvec_toolkit.collection.measuring import Measuring
+from pgvec_toolkit.collection.rebuilding import Rebuilding
 from pgvec_toolkit.collection.searching import Searching
 from pgvec_toolkit.collection.warming import Warming
 from pgvec_toolkit.collection.watching import Watching
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pgvec_toolkit.pool import Pool
 
 
-class Collection(Writing, Searching, Measuring, Watching, Warming):
+class Collection(Writing, Searching, Rebuilding, Watching, Warming):
     """A collection of chunks that can be searched; get one from `Database.collection` or `create_collection`."""
 
     @classmethod

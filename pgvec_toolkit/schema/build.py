@@ -19,6 +19,7 @@ from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
 from pgvec_toolkit.progress import share_bar
 from pgvec_toolkit.schema.index_specs import Form, Hnsw, IndexSpec, IvfFlat
 from pgvec_toolkit.schema.indexes import forget_profiles
+from pgvec_toolkit.schema.replacements import clear_replacement
 
 if TYPE_CHECKING:
     from psycopg.errors import Diagnostic
@@ -139,7 +140,9 @@ def _try_lock(connection: Connection, space: Space) -> bool:
 
 
 def _refuse_or_clear(connection: Connection, space: Space, name: str, beside: bool) -> None:
-    """Refuse what is taken; clear away what interrupted concurrent builds have left."""
+    """Refuse what is taken; clear away what interrupted concurrent builds and rebuilds have left."""
+    if not beside:
+        clear_replacement(connection, space)
     found = connection.execute(
         "SELECT i.relname, x.indisvalid,"
         " EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.oid)"

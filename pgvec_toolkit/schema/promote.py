@@ -117,7 +117,7 @@ def _wait_for_turn(connection: Connection, space: Space) -> None:
         time.sleep(_POLL)
 
 
-def _waits() -> Iterator[float]:
+def waits() -> Iterator[float]:
     """Yield growing waits until patience is at an end."""
     deadline = time.monotonic() + PATIENCE
     wait = _SHORTEST_WAIT
@@ -132,7 +132,7 @@ def _briefly_alone(connection: Connection, space: Space, statement: str, argumen
     The first lock stops no reader and no writer; only for it does autovacuum give way.
     """
     lock = "LOCK TABLE {} IN {} MODE"
-    for wait in _waits():
+    for wait in waits():
         with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected), connection.transaction():
             connection.execute(sql.SQL(lock).format(space.chunks, sql.SQL("SHARE UPDATE EXCLUSIVE")))
             connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{wait * 1000:.0f}ms"])
@@ -170,7 +170,7 @@ def _backfill(connection: Connection, space: Space, key: str, plan: _Plan, progr
                 busy.append((after, upto))
             else:
                 advance(rows)
-        for wait in _waits():
+        for wait in waits():
             for _ in range(len(busy)):
                 done, again = _fill(connection, plan, key, *busy[0])
                 filled += done

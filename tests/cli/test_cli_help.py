@@ -21,15 +21,8 @@ COMMANDS = {
     *("similar", "explain", "calibrate", "eval", "watch", "log", "doctor", "prewarm"),
     *("collection create", "collection list", "collection promote", "collection show", "collection drop"),
     *("collection add-space", "collection drop-space", "collection embed"),
-    *(
-        "index builds",
-        "index create",
-        "index list",
-        "index plan",
-        "index drop",
-        "index create-keyword",
-        "index drop-keyword",
-    ),
+    *("index create", "index plan", "index builds", "index list", "index rebuild", "index drop"),
+    *("index create-keyword", "index drop-keyword"),
 }
 
 

@@ -76,6 +76,18 @@ def test_a_whole_life(bare: Run, empty_dsn: str, words: None, handbook: Path) ->
     assert (measured["recall"], measured["queries"], measured["short_results"]) == (1.0, 10, 0)
     assert run("recall", "docs", "--where", '{"section": "kitchen"}').out.startswith("recall@10 ")
 
+    fresh = run("index", "rebuild", "docs", "--if-needed")
+    assert fresh.err == "index docs_dense_hnsw needs no rebuild\n"
+    assert "0% of the rows of docs_dense are dead\n" in fresh.out
+    assert run("index", "rebuild", "docs", "--m", "4").err.startswith("index docs_dense_hnsw was rebuilt in ")
+    rebuilt = run("index", "rebuild", "docs", "--json").json
+    assert (rebuilt["name"], rebuilt["rebuilt"], rebuilt["recall_after"], rebuilt["k"]) == (
+        "docs_dense_hnsw",
+        True,
+        1,
+        5,
+    )
+
     assert "rotate credentials" in run("search", "docs", "rotate credentials", "-k", "1").out
     filtered = run(
         "search", "docs", "rotate credentials", "--where", '{"section": "kitchen", "year": {"$lt": 2010}}', "--json"
