@@ -11,7 +11,7 @@ import logging
 import sys
 
 import typer
-from pgvec_toolkit.cli import collections, data, demo, evaluate, indexes, search, server, tuning
+from pgvec_toolkit.cli import advise, collections, data, demo, evaluate, indexes, search, server, tuning
 
 _INTERRUPTED = 130
 app = typer.Typer(
@@ -28,6 +28,7 @@ data.add_to(app)
 search.add_to(app)
 app.add_typer(indexes.app, name="index")
 tuning.add_to(app)
+advise.add_to(app)
 evaluate.add_to(app)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
 
-from pgvec_toolkit.collection.measuring import Measuring
+from pgvec_toolkit.collection.advising import Advising
 from pgvec_toolkit.collection.searching import Searching
 from pgvec_toolkit.collection.writing import Writing
 from pgvec_toolkit.embed import base as embedding
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pgvec_toolkit.pool import Pool
 
 
-class Collection(Writing, Searching, Measuring):
+class Collection(Writing, Searching, Advising):
     """A collection of chunks that can be searched; get one from `Database.collection` or `create_collection`."""
 
     @classmethod

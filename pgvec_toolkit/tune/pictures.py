@@ -25,21 +25,21 @@ def draw_profiles(
         profiles: one; several; or several by names for the legend. Those of one index and k make one curve.
         path: of the file.
     """
-    curves: dict[str, dict[tuple[int, float], Trial]] = {}
-    parameters: dict[str, str] = {}
-    named = _named(profiles)
-    for name, profile in named:
-        parameters[name] = profile.parameter.rpartition(".")[2]
-        for trial in profile.trials:
-            curves.setdefault(name, {}).setdefault((trial.setting, trial.oversampling), trial)
-    if not curves:
-        raise ConfigurationError("there are no trials to draw: these profiles were not measured by this version")
-    series = [_curve(name, list(trials.values()), parameters[name]) for name, trials in curves.items()]
-    targets = {f"{profile.target_recall:g}": profile.target_recall for _, profile in named}
-    ks = sorted({profile.k for _, profile in named})
-    what = f"recall@{', @'.join(map(str, ks))}"
-    lines = {f"target {text}": target for text, target in sorted(targets.items())}
-    Chart(f"Speed against {what}", what, "queries per second", series, y_log=True, x_lines=lines).save(path)
+    curves: dict[str, list[TuningProfile]] = {}
+    for name, profile in _named(profiles):
+        curves.setdefault(name, []).append(profile)
+    draw_curves(curves, path)
+
+
+def draw_curves(curves: Mapping[str, Sequence[TuningProfile]], path: str | Path) -> None:
+    """Draw queries per second against recall: a curve for each name, of the trials of all its profiles."""
+    profiles = [profile for several in curves.values() for profile in several]
+    if not any(profile.trials for profile in profiles):
+        raise ConfigurationError("there are no trials to draw: run tune() first")
+    what = f"recall@{', @'.join(map(str, sorted({profile.k for profile in profiles})))}"
+    targets = {f"target {target:g}": target for target in sorted({profile.target_recall for profile in profiles})}
+    series = [_curve(name, several) for name, several in curves.items() if any(each.trials for each in several)]
+    Chart(f"Speed against {what}", what, "queries per second", series, y_log=True, x_lines=targets).save(path)
 
 
 def draw_builds(builds: Iterable[Any], path: str | Path) -> None:
@@ -129,8 +129,12 @@ def _named(
     ]
 
 
-def _curve(name: str, trials: Sequence[Trial], parameter: str) -> Series:
-    front = fastest(trials)
+def _curve(name: str, profiles: Sequence[TuningProfile]) -> Series:
+    parameter = profiles[0].parameter.rpartition(".")[2]
+    first: dict[tuple[int, float], Trial] = {}
+    for trial in (trial for profile in profiles for trial in profile.trials):
+        first.setdefault((trial.setting, trial.oversampling), trial)
+    front = fastest(first.values())
     return Series(
         name,
         x=[trial.recall for trial in front],
