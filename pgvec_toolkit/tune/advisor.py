@@ -100,7 +100,7 @@ class Advisor:
         """Measure latencies in rounds, all candidates in each: what disturbs the machine disturbs them all."""
         with self.database.connection() as connection:
             timed = [
-                (option, target, _statement(connection, made.name, place, self.k, profile), profile.milliseconds)
+                (option, target, bare_statement(connection, made.name, place, self.k, profile), profile.milliseconds)
                 for place, option in self.options
                 for target, profile in option.profiles.items()
             ]
@@ -117,7 +117,7 @@ class Advisor:
     def exact(self, made: Scratch, queries: Sequence[Any]) -> float:
         """Return the milliseconds of a search without an index, of the sample."""
         with self.database.connection() as connection:
-            statement = _statement(connection, made.name, self.options[0][0], self.k, None)
+            statement = bare_statement(connection, made.name, self.options[0][0], self.k, None)
             run(connection, statement, queries[:1])
             return run(connection, statement, queries[:_EXACT])
 
@@ -147,6 +147,8 @@ def advise(
     wanted = checked_targets(targets)
     if sample is not None and sample < FEWEST_ROWS:
         raise ConfigurationError(f"a sample has at least {FEWEST_ROWS:,} rows, not {sample}")
+    if not 1 <= k <= 999:
+        raise ConfigurationError(f"k must be from 1 to 999, not {k}")
     chosen = chosen_candidates(space, candidates)
     total, replaces = _rows(database, space), _replaced(database, collection, named, space)
     if total < FEWEST_ROWS:
@@ -206,7 +208,7 @@ def run(connection: Connection, statement: str, queries: Sequence[Any]) -> float
     return (time.perf_counter() - began) / len(queries) * 1000
 
 
-def _statement(connection: Connection, collection: str, space: str, k: int, profile: TuningProfile | None) -> str:
+def bare_statement(connection: Connection, collection: str, space: str, k: int, profile: TuningProfile | None) -> str:
     """Return the bare statement of a search for keys: with a profile's setting, or exact."""
     options: dict[str, Any] = {"exact": True}
     if profile is not None:
