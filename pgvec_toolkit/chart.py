@@ -138,13 +138,13 @@ def _png(chart: Chart) -> bytes:
     for text, x in chart.x_lines.items():
         axes.axvline(x, color=_GREY, linestyle="--", linewidth=1)
         # Placed by x in the data, by y in the axes.
-        axes.annotate(
-            *(_plain(text), (x, 1)), xycoords=("data", "axes fraction"), color=_GREY, fontsize=8, ha="right", va="top"
-        )
+        place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "va": "bottom"}
+        axes.annotate(_plain(text), (x, 0.02), color=_GREY, fontsize=8, **place)
+    axes.margins(x=0.08)
     if chart.x_log:
-        axes.set_xscale("log")
+        _scale(axes.set_xscale, axes.xaxis)
     if chart.y_log:
-        axes.set_yscale("log")
+        _scale(axes.set_yscale, axes.yaxis)
     if chart.diagonal:
         axes.plot(chart.ends(), chart.ends(), color=_GREY, linestyle="--", linewidth=1)
     if chart.x_names is not None:
@@ -162,6 +162,16 @@ def _png(chart: Chart) -> bytes:
     return written.getvalue()
 
 
+def _scale(set_scale: Any, axis: Any) -> None:
+    """Make an axis logarithmic, with plain numbers at 1, 2, 5 of each power of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    set_scale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(lambda number, _: f"{number:,.10g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _draw(axes: Any, series: Series, colour: str) -> None:
     """Draw one series by matplotlib."""
     axes.errorbar(
@@ -170,7 +180,8 @@ def _draw(axes: Any, series: Series, colour: str) -> None:
         yerr=series.bars,
         color=colour,
         marker=_MARKERS[series.marker],
-        markersize=5,
+        markersize=9 if series.marker == "cross" else 5,
+        markeredgewidth=2 if series.marker == "cross" else 1,
         linestyle=("--" if series.dashed else "-") if series.line else "none",
         linewidth=1.3,
         capsize=4,

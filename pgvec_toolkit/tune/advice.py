@@ -28,7 +28,7 @@ class Row:
         setting: the cheapest that reaches it (ef_search or probes); None: none does, and so for the next three.
         oversampling: of forms that hold less than the vector.
         recall: on queries that were held back from the search for the setting.
-        milliseconds: of a search for ids, the median of some rounds; of the sample.
+        milliseconds: of a search for ids in the sample: the mean over queries of their medians over some rounds.
         size: bytes on disk, of all rows.
         memory: bytes that the build takes, of all rows.
         fits: whether the server can give the build that much.
@@ -69,7 +69,7 @@ class Option:
         memory_limit: maintenance_work_mem in bytes to build all rows with.
         fits: whether the server can give it that much.
         profiles: target recall to the profile that reaches it.
-        milliseconds: target recall to the median latency.
+        milliseconds: target recall to the latency.
         insert_milliseconds: to insert one row.
         problem: what the tuner said if a target is out of reach.
     """

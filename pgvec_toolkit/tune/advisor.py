@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Protocol
 
 from psycopg import RawCursor, sql
@@ -104,7 +104,7 @@ class Advisor:
                 for place, option in self.options
                 for target, profile in option.profiles.items()
             ]
-            seen: dict[tuple[str, float], list[float]] = {}
+            seen: dict[tuple[str, float], list[list[float]]] = {}
             for number in range(_ROUNDS):
                 for option, target, statement, expected in timed[:: -1 if number % 2 else 1]:
                     count = int(min(_MOST_TIMED, max(_FEWEST_TIMED, _ROUND_MILLISECONDS / max(expected, 1e-3))))
@@ -112,14 +112,14 @@ class Advisor:
                     seen.setdefault((option.name, target), []).append(run(connection, statement, queries[:count]))
                 advance(1)
         for option, target, *_ in timed:
-            option.milliseconds[target] = median(seen[option.name, target])
+            option.milliseconds[target] = typical(seen[option.name, target])
 
     def exact(self, made: Scratch, queries: Sequence[Any]) -> float:
         """Return the milliseconds of a search without an index, of the sample."""
         with self.database.connection() as connection:
             statement = bare_statement(connection, made.name, self.options[0][0], self.k, None)
             run(connection, statement, queries[:1])
-            return run(connection, statement, queries[:_EXACT])
+            return median(run(connection, statement, queries[:_EXACT]))
 
     def insert(self, made: Scratch) -> None:
         """Measure what it costs to insert into each index."""
@@ -199,13 +199,19 @@ def logged(database: Pool, space: Space, count: int) -> list[Any]:
         return [kind.loaded(query) for (query,) in connection.execute(statement, binary=True).fetchall()]
 
 
-def run(connection: Connection, statement: str, queries: Sequence[Any]) -> float:
-    """Ask a statement for each query; return the mean milliseconds of one."""
-    cursor, text = RawCursor(connection), statement.encode()
-    began = time.perf_counter()
+def run(connection: Connection, statement: str, queries: Sequence[Any]) -> list[float]:
+    """Ask a statement for each query; return the milliseconds of each."""
+    cursor, text, took = RawCursor(connection), statement.encode(), []
     for query in queries:
+        began = time.perf_counter()
         cursor.execute(text, [query], prepare=True, binary=True).fetchall()
-    return (time.perf_counter() - began) / len(queries) * 1000
+        took.append((time.perf_counter() - began) * 1000)
+    return took
+
+
+def typical(rounds: Sequence[Sequence[float]]) -> float:
+    """Return the mean over the queries of each one's median over the rounds: a hiccup is of one round."""
+    return fmean(median(each) for each in zip(*rounds, strict=True))
 
 
 def bare_statement(connection: Connection, collection: str, space: str, k: int, profile: TuningProfile | None) -> str:

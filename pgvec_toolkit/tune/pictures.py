@@ -136,13 +136,10 @@ def _curve(name: str, profiles: Sequence[TuningProfile]) -> Series:
         first.setdefault((trial.setting, trial.oversampling), trial)
     front = fastest(first.values())
     return Series(
-        name,
+        f"{name}: {parameter}",
         x=[trial.recall for trial in front],
         y=[1000 / trial.milliseconds for trial in front],
-        labels=[
-            f"{parameter} {trial.setting}{f' × {trial.oversampling:g}' if trial.oversampling > 1 else ''}"
-            for trial in front
-        ],
+        labels=[f"{trial.setting}{f' × {trial.oversampling:g}' if trial.oversampling > 1 else ''}" for trial in front],
     )
 
 

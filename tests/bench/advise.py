@@ -14,7 +14,6 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from pgvec_toolkit.cli.advise import _print as print_advice
 from psycopg import RawCursor
 
 import pgvec_toolkit as pgvec
-from pgvec_toolkit.tune.advisor import bare_statement, run
+from pgvec_toolkit.tune.advisor import bare_statement, run, typical
 from tests.bench import debian
 from tests.bench.turns import TOLERANCE, K
 
@@ -86,7 +85,7 @@ def compare(database: pgvec.Database, advised: dict[str, Any], tuning: Any, unse
         for target in TARGETS
         for side, arguments in sides.items()
     }
-    seconds: dict[tuple[str, float], list[float]] = {key: [] for key in profiles}
+    rounds: dict[tuple[str, float], list[list[float]]] = {key: [] for key in profiles}
     with database.connection() as connection:
         statements = {
             (side, target): bare_statement(connection, NAME, sides[side]["space"], K, profile)
@@ -96,12 +95,12 @@ def compare(database: pgvec.Database, advised: dict[str, Any], tuning: Any, unse
             run(connection, statement, unseen)  # into the cache
         for number in range(ROUNDS):
             for key in list(statements)[:: -1 if number % 2 else 1]:
-                seconds[key].append(run(connection, statements[key], unseen))
+                rounds[key].append(run(connection, statements[key], unseen))
         shares = {key: recall(connection, statement, unseen, furthest) for key, statement in statements.items()}
     return [
         Row(
             *(side, target, profile.setting, profile.oversampling, shares[side, target]),
-            *(1000 / median(seconds[side, target]), costs[side][1], costs[side][0]),
+            *(1000 / typical(rounds[side, target]), costs[side][1], costs[side][0]),
         )
         for (side, target), profile in profiles.items()
     ]

@@ -144,11 +144,15 @@ def test_profiles_of_one_index_make_one_curve_of_its_best_trials(tmp_path: Path)
     draw_profiles([first, second], tmp_path / "tune.html")
     page = Page.read(tmp_path / "tune.html")
     (curve,) = page.traces.values()
-    assert (curve["name"], curve["x"], curve["y"]) == ("hnsw binary", [0.85, 0.92, 0.97], [2000.0, 1000.0, 250.0])
-    assert curve["text"] == ["ef_search 40", "ef_search 40 × 2", "ef_search 160 × 2"]
+    assert (curve["name"], curve["x"], curve["y"]) == (
+        "hnsw binary: ef_search",
+        [0.85, 0.92, 0.97],
+        [2000.0, 1000.0, 250.0],
+    )
+    assert curve["text"] == ["40", "40 × 2", "160 × 2"]
     assert [shape["x0"] for shape in page.layout["shapes"]] == [0.9, 0.95]
     draw_profiles({"a": first, "b": second}, tmp_path / "tune.html")
-    assert list(Page.read(tmp_path / "tune.html").traces) == ["a", "b"]
+    assert list(Page.read(tmp_path / "tune.html").traces) == ["a: ef_search", "b: ef_search"]
     draw_profiles(first, tmp_path / "tune.png")
     assert size_of(tmp_path / "tune.png") == (1200, 675)
     with pytest.raises(ConfigurationError, match="no trials"):
