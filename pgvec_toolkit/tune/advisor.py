@@ -100,7 +100,7 @@ class Advisor:
         """Measure latencies in rounds, all candidates in each: what disturbs the machine disturbs them all."""
         with self.database.connection() as connection:
             timed = [
-                (option, target, bare_statement(connection, made.name, place, self.k, profile), profile.milliseconds)
+                (option, target, self._tuned(connection, made, place, profile), profile.milliseconds)
                 for place, option in self.options
                 for target, profile in option.profiles.items()
             ]
@@ -114,10 +114,14 @@ class Advisor:
         for option, target, *_ in timed:
             option.milliseconds[target] = typical(seen[option.name, target])
 
+    def _tuned(self, connection: Connection, made: Scratch, place: str, profile: TuningProfile) -> str:
+        setting = {"ef_search": profile.setting, "oversampling": profile.oversampling}
+        return bare_statement(connection, made.name, place, self.k, **setting)
+
     def exact(self, made: Scratch, queries: Sequence[Any]) -> float:
         """Return the milliseconds of a search without an index, of the sample."""
         with self.database.connection() as connection:
-            statement = bare_statement(connection, made.name, self.options[0][0], self.k, None)
+            statement = bare_statement(connection, made.name, self.options[0][0], self.k, exact=True)
             run(connection, statement, queries[:1])
             return median(run(connection, statement, queries[:_EXACT]))
 
@@ -214,11 +218,8 @@ def typical(rounds: Sequence[Sequence[float]]) -> float:
     return fmean(median(each) for each in zip(*rounds, strict=True))
 
 
-def bare_statement(connection: Connection, collection: str, space: str, k: int, profile: TuningProfile | None) -> str:
-    """Return the bare statement of a search for keys: with a profile's setting, or exact."""
-    options: dict[str, Any] = {"exact": True}
-    if profile is not None:
-        options = {"ef_search": profile.setting, "oversampling": profile.oversampling}
+def bare_statement(connection: Connection, collection: str, space: str, k: int, **options: Any) -> str:
+    """Return the bare statement of a search for keys: exact, or with ef_search (or probes) and oversampling."""
     row = connection.execute(
         "SELECT pgvec._nearest_sql(pgvec._collection(%s), pgvec._space(%s, %s), %s, %s::integer, 0)",
         [collection, collection, space, Jsonb(options), k],

@@ -3,13 +3,15 @@
     PGVEC_SHARED_BUFFERS=2GB python -m tests.bench.advise        (--rows 5000 --queries 60 for a quick look)
 
 The advisor is asked about the Debian packages, with some of the queries. Then the default index (HNSW, m = 16,
-ef_construction = 64) and its choice are built on all rows, each on a narrow table of its own, and tuned to each
-recall. Both are timed in turns, on queries that neither was tuned on, asked for ids only by the bare statement.
+ef_construction = 64) and its choice are built on all rows, each on a narrow table of its own. Both are timed in turns,
+on queries that the advisor has not seen, each at its cheapest ef_search that reaches the recall on them, asked for
+ids only by the bare statement.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from dataclasses import asdict, dataclass
@@ -21,6 +23,7 @@ from pgvec_toolkit.cli.advise import _print as print_advice
 from psycopg import RawCursor
 
 import pgvec_toolkit as pgvec
+from pgvec_toolkit.tune.advice import Option
 from pgvec_toolkit.tune.advisor import bare_statement, run, typical
 from tests.bench import debian
 from tests.bench.turns import TOLERANCE, K
@@ -34,7 +37,7 @@ ROUNDS = 7
 
 @dataclass(frozen=True)
 class Row:
-    """An index at a recall, on queries that it was not tuned on."""
+    """An index at the cheapest setting that reaches a recall."""
 
     index: str
     target: float
@@ -75,34 +78,46 @@ def recall(connection: Any, statement: str, queries: Any, furthest: Any) -> floa
     return float(np.mean(shares))
 
 
-def compare(database: pgvec.Database, advised: dict[str, Any], tuning: Any, unseen: Any, furthest: Any) -> list[Row]:
-    """Build both indexes, tune them, and time them in turns."""
+def cheapest(connection: Any, space: str, oversampling: float, target: float, queries: Any, furthest: Any) -> int:
+    """Return the smallest ef_search that reaches a recall on these queries, by bisection."""
+    low, high = K, 1000
+    while low < high:
+        middle = (low + high) // 2 if high < 1000 else min(2 * low, 999)  # small ones first: they are quick
+        statement = bare_statement(connection, NAME, space, K, ef_search=middle, oversampling=oversampling)
+        enough = recall(connection, statement, queries, furthest) >= target
+        low, high = (low, middle) if enough else (middle + 1, high)
+    return low
+
+
+def compare(database: pgvec.Database, advised: Option, queries: Any, furthest: Any) -> list[Row]:
+    """Build both indexes, find their settings, and time them in turns."""
     packages = database.collection(NAME)
-    sides = {"default": DEFAULT | {"space": "dense"}, "advised": advised | {"space": "chosen"}}
+    sides = {"default": DEFAULT | {"space": "dense"}, "advised": advised.arguments | {"space": "chosen"}}
     costs = {side: built(packages, arguments) for side, arguments in sides.items()}
-    profiles = {
-        (side, target): packages.tune(target, k=K, queries=tuning, space=arguments["space"], progress=False)
-        for target in TARGETS
-        for side, arguments in sides.items()
-    }
-    rounds: dict[tuple[str, float], list[list[float]]] = {key: [] for key in profiles}
+    settings, statements = {}, {}
     with database.connection() as connection:
-        statements = {
-            (side, target): bare_statement(connection, NAME, sides[side]["space"], K, profile)
-            for (side, target), profile in profiles.items()
-        }
+        for side, target in itertools.product(sides, TARGETS):
+            space = sides[side]["space"]
+            oversampling = 1.0 if side == "default" else advised.profiles[target].oversampling
+            setting = cheapest(connection, space, oversampling, target, queries, furthest)
+            settings[side, target] = setting, oversampling
+            statements[side, target] = bare_statement(
+                connection, NAME, space, K, ef_search=setting, oversampling=oversampling
+            )
+        rounds: dict[tuple[str, float], list[list[float]]] = {key: [] for key in statements}
         for statement in statements.values():
-            run(connection, statement, unseen)  # into the cache
+            run(connection, statement, queries)  # into the cache
         for number in range(ROUNDS):
             for key in list(statements)[:: -1 if number % 2 else 1]:
-                rounds[key].append(run(connection, statements[key], unseen))
-        shares = {key: recall(connection, statement, unseen, furthest) for key, statement in statements.items()}
+                rounds[key].append(run(connection, statements[key], queries))
+        shares = {key: recall(connection, statement, queries, furthest) for key, statement in statements.items()}
     return [
         Row(
-            *(side, target, profile.setting, profile.oversampling, shares[side, target]),
+            *(side, target, *settings[side, target], shares[side, target]),
             *(1000 / typical(rounds[side, target]), costs[side][1], costs[side][0]),
         )
-        for (side, target), profile in profiles.items()
+        for target in TARGETS
+        for side in sides
     ]
 
 
@@ -147,7 +162,7 @@ def main() -> None:
         print_advice(advice)
         took = time.perf_counter() - asked
         print(f"advised in {took:.0f} s\n", flush=True)
-        rows = compare(database, advice.recommended.arguments, tuning, list(unseen), furthest)
+        rows = compare(database, advice.recommended, list(unseen), furthest)
         database.drop_collection(NAME)
     report(rows)
     total = time.perf_counter() - began
