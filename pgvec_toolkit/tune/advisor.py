@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pgvec_toolkit.schema.space import Space
     from pgvec_toolkit.tune.tuner import TuningProfile
 
-SAMPLE = 50_000
 QUERIES = 500
 FEWEST_QUERIES = 20
 FEWEST_ROWS = 1000  # of fewer, any search is fast
