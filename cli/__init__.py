@@ -12,6 +12,7 @@ import sys
 
 import typer
 from pgvec_toolkit.cli import (
+    advise,
     collections,
     data,
     demo,
@@ -41,6 +42,7 @@ search.add_to(app)
 app.add_typer(indexes.app, name="index")
 rebuilding.add_to(indexes.app)
 tuning.add_to(app)
+advise.add_to(app)
 watching.add_to(app)
 evaluate.add_to(app)
 doctor.add_to(app)

@@ -146,7 +146,7 @@ class Evaluation:
         return written
 
     def plot(self, path: str | Path) -> None:
-        """Draw the metrics of all modes with their intervals, as a PNG."""
+        """Draw the metrics of all modes with their intervals, as .png or as interactive .html."""
         from pgvec_toolkit.evaluate.picture import draw
 
         draw(self, path)

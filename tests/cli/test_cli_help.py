@@ -18,7 +18,7 @@ from tests.cli.outcome import Run
 
 COMMANDS = {
     *("demo", "up", "down", "status", "migrate", "psql", "ingest", "search", "delete", "tune", "recall"),
-    *("similar", "explain", "calibrate", "eval", "watch", "log", "doctor", "prewarm"),
+    *("similar", "explain", "calibrate", "eval", "advise", "watch", "log", "doctor", "prewarm"),
     *("collection create", "collection list", "collection promote", "collection show", "collection drop"),
     *("collection add-space", "collection drop-space", "collection embed"),
     *("index create", "index plan", "index builds", "index list", "index rebuild", "index drop"),

@@ -12,7 +12,8 @@ import pytest
 import pgvec_toolkit as pgvec
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
-from pgvec_toolkit.schema import promote, rebuild
+from pgvec_toolkit.schema import promote
+from pgvec_toolkit.tune import rebuild
 from tests.conftest import random_vectors
 
 DIMENSIONS, ROWS = 16, 2000
