@@ -32,7 +32,9 @@ def demo(dsn: Dsn = None) -> None:
         handbook.create_index("hnsw")
     with _Step("tuned it to recall 0.95") as step:
         profile = handbook.tune(recall=0.95)
-        step.result = f"{profile.parameter} = {profile.setting}, recall@10 {profile.recall:.3f} on queries held back"
+        step.result = (
+            f"{profile.parameter} = {profile.setting}, recall@10 {profile.recall:.3f} on {profile.queries} queries"
+        )
     _show(handbook, QUESTION, None)
     _show(handbook, QUESTION, FILTER)
     measured = handbook.recall()

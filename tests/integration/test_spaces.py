@@ -408,7 +408,7 @@ def test_forms_of_index(
         stored = docs._database.fetch_one(
             "SELECT p.setting, p.oversampling FROM pgvec.tuning_profiles p"
             " JOIN pgvec.vector_spaces s ON s.id = p.space_id"
-            " WHERE s.name = $1 AND p.index_method = $2 AND p.k = $3::integer",
+            " WHERE s.name = $1 AND p.index_method = $2 AND p.k = $3::integer AND p.superseded_at IS NULL",
             [space, method, K],
         )
         assert stored == (profile.setting, profile.oversampling)
