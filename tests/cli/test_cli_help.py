@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from tests.cli.outcome import Run
 
 COMMANDS = {
-    *("demo", "up", "down", "status", "migrate", "psql", "ingest", "search", "delete", "tune", "recall"),
+    *("demo", "up", "down", "status", "migrate", "psql", "ingest", "search", "delete", "tune", "recall", "profiles"),
     *("similar", "explain", "calibrate", "eval", "advise", "watch", "log", "doctor", "prewarm"),
     *("collection create", "collection list", "collection promote", "collection show", "collection drop"),
     *("collection add-space", "collection drop-space", "collection embed"),
