@@ -18,7 +18,7 @@ from tests.cli.outcome import Run
 
 COMMANDS = {
     *("demo", "up", "down", "status", "migrate", "psql", "ingest", "search", "delete", "tune", "recall"),
-    *("similar", "explain", "calibrate", "eval"),
+    *("similar", "explain", "calibrate", "profiles", "eval"),
     *("collection create", "collection list", "collection promote", "collection show", "collection drop"),
     *("collection add-space", "collection drop-space", "collection embed"),
     *("index create", "index list", "index drop", "index create-keyword", "index drop-keyword"),
