@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pgvec_toolkit.cli.options import Dsn, Json, Name, Neighbours, Space, collection, parse_queries
+from pgvec_toolkit.cli.options import Dsn, Json, Name, Neighbours, Plot, Space, collection, parse_queries
 from pgvec_toolkit.cli.output import print_json, print_table, say, size
 
 if TYPE_CHECKING:
@@ -42,10 +42,7 @@ def advise(
         float, typer.Option(min=0, help="Recommend the smallest index within this share of the fastest.")
     ] = 0.05,
     space: Space = None,
-    plot: Annotated[
-        Path | None,
-        typer.Option(help="Draw speed against recall into this .png, or interactive .html.", show_default=False),
-    ] = None,
+    plot: Plot = None,
     migration: Annotated[
         Path | None,
         typer.Option(
@@ -57,11 +54,8 @@ def advise(
     as_json: Json = False,
 ) -> None:
     """Build candidate indexes on a sample, measure them at the same recall, and recommend one."""
-    from pgvec_toolkit import chart
     from pgvec_toolkit.tune import index_migration
 
-    if plot is not None:
-        chart.check(plot)
     if migration is not None:
         index_migration.check(migration)
     began = time.perf_counter()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pgvec_toolkit.cli.options import Dsn, Json, Name, collection
+from pgvec_toolkit.cli.options import Dsn, Json, Name, Plot, collection
 from pgvec_toolkit.cli.output import print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -43,9 +43,7 @@ def evaluate(
             "--fit", help="Fit the weights of dense and keyword to half of the queries, and judge them by the rest."
         ),
     ] = False,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw the table into this .png, or interactive .html.", show_default=False)
-    ] = None,
+    plot: Plot = None,
     runs: Annotated[
         Path | None, typer.Option(help="Write TREC runs into this folder, <mode>.run.", show_default=False)
     ] = None,
@@ -54,11 +52,8 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Judge searches by labelled queries. Example: pgvec eval docs --queries q.jsonl --qrels qrels.tsv --mode dense."""
-    from pgvec_toolkit.chart import check
     from pgvec_toolkit.evaluate.evaluation import MODES
 
-    if plot is not None:
-        check(plot)
     searched = collection(name, dsn)
     depth = max(depth, k)
     evaluation = searched.evaluate(queries, qrels, modes=mode or MODES, k=k, depth=depth, fusion=fusion, seed=seed)

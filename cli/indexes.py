@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from pgvec_toolkit.cli.options import Dsn, Json, Name, Space, collection
+from pgvec_toolkit.cli.options import Dsn, Json, Name, Plot, Space, collection
 from pgvec_toolkit.cli.output import duration, print_json, print_table, say, size
 
 app = typer.Typer(help="Create, list and drop indexes.", no_args_is_help=True)
@@ -128,9 +128,13 @@ def create(
 
 
 @app.command()
-def builds(name: Name, space: Space = None, dsn: Dsn = None, as_json: Json = False) -> None:
+def builds(name: Name, plot: Plot = None, space: Space = None, dsn: Dsn = None, as_json: Json = False) -> None:
     """List the builds of vector indexes, the latest first: forecast against reality."""
-    found = collection(name, dsn).builds(space=space)
+    built = collection(name, dsn)
+    found = built.builds(space=space)
+    if plot is not None:
+        built.plot_builds(plot, space=space)
+        say(f"picture: {plot}")
     if as_json:
         print_json([asdict(build) for build in found])
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,6 +29,23 @@ Where = Annotated[
 Name = Annotated[str, typer.Argument(help="Name of the collection.", show_default=False)]
 Space = Annotated[str | None, typer.Option(help="Vector space. [default: the collection's own]", show_default=False)]
 Neighbours = Annotated[int, typer.Option("-k", "--k", min=1, help="How many nearest chunks.")]
+
+
+def _drawable(path: Path | None) -> Path | None:
+    """Refuse a file that nothing can draw, before any work is done for it."""
+    if path is not None:
+        from pgvec_toolkit import chart
+
+        chart.check(path)
+    return path
+
+
+Plot = Annotated[
+    Path | None,
+    typer.Option(
+        "--plot", help="Draw it into this .png, or interactive .html.", show_default=False, callback=_drawable
+    ),
+]
 
 
 def connect(dsn: str | None) -> Database:

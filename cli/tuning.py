@@ -12,6 +12,7 @@ from pgvec_toolkit.cli.options import (
     Json,
     Name,
     Neighbours,
+    Plot,
     Space,
     Where,
     collection,
@@ -66,6 +67,7 @@ def tune(
         typer.Option("--filter", help="Filter that searches have, as JSON: its class is tuned, too; several times."),
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="How many stored rows, or logged queries.")] = 1000,
+    plot: Plot = None,
     space: Space = None,
     dsn: Dsn = None,
     as_json: Json = False,
@@ -84,6 +86,11 @@ def tune(
         space=space,
     )
     assert isinstance(profiles, list)
+    if plot is not None:
+        from pgvec_toolkit.tune.pictures import draw_profiles
+
+        draw_profiles(profiles, plot)
+        say(f"picture: {plot}")
     if as_json:
         made = [asdict(profile) for profile in profiles]
         print_json(made[0] if len(made) == 1 else made)

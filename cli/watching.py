@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pgvec_toolkit.cli.options import Dsn, Json, Name, Neighbours, Space, collection
+from pgvec_toolkit.cli.options import Dsn, Json, Name, Neighbours, Plot, Space, collection
 from pgvec_toolkit.cli.output import print_json, say
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def watch(
         str | None, typer.Option(help="Check again and again, as 30s, 10m or 1h, until Ctrl-C.", show_default=False)
     ] = None,
     history: Annotated[bool, typer.Option("--history", help="Show the earlier checks instead.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many checks --history shows, the newest.")] = 20,
+    plot: Plot = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many checks --history and --plot show, the newest.")] = 20,
     new_baseline: Annotated[
         bool, typer.Option("--new-baseline", help="Take what embeddings are like now for what is usual, and check.")
     ] = False,
@@ -40,8 +41,12 @@ def watch(
     """Check how good searches are now, and store that. Exits with 3 if there is an alarm."""
     seconds = _interval(every)
     watched = collection(name, dsn)
-    if history:
-        _print_history(watched.recall_checks(space, limit), as_json)
+    if history or plot is not None:
+        checks = watched.recall_checks(space, limit)
+        _print_history(checks, as_json)
+        if plot is not None:
+            watched.plot_recall(plot, space, limit)
+            say(f"picture: {plot}")
         return
     if new_baseline:
         watched.set_drift_baseline(space)

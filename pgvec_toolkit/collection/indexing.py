@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psycopg import sql
@@ -64,6 +65,12 @@ class Indexing(CollectionBase):
     def builds(self, *, space: str | None = None) -> list[Build]:
         """Return the builds of vector indexes that were completed, the latest first: forecast against reality."""
         return forecast.history(self._database, self.name, space)
+
+    def plot_builds(self, path: str | Path, *, space: str | None = None) -> None:
+        """Draw size and time of the builds against their forecasts; .png, or interactive .html."""
+        from pgvec_toolkit.tune.pictures import draw_builds
+
+        draw_builds(self.builds(space=space), path)
 
     def create_index(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pgvec_toolkit.collection.base import CollectionBase
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.watch import recall_check
@@ -52,6 +54,12 @@ class Watching(CollectionBase):
         if limit < 1:
             raise ConfigurationError(f"limit must be at least 1, not {limit}")
         return recall_check.history(self._database, self._space(space).id, limit)
+
+    def plot_recall(self, path: str | Path, space: str | None = None, limit: int = 100) -> None:
+        """Draw the newest checks over time; .png, or interactive .html."""
+        from pgvec_toolkit.tune.pictures import draw_recall
+
+        draw_recall(self.recall_checks(space, limit), path)
 
     def set_drift_baseline(self, space: str | None = None, queries: int = 100) -> None:
         """Take what embeddings are like now for what is usual (SQL: `pgvec.set_drift_baseline`).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,6 +109,12 @@ class TuningProfile:
     is_default: bool = True
     filters: tuple[FilterRecall, ...] = field(default=())
     tuned_at: dt.datetime | None = None
+
+    def plot(self, path: str | Path) -> None:
+        """Draw queries per second against recall, of all settings that were measured; .png, or interactive .html."""
+        from pgvec_toolkit.tune.pictures import draw_profiles
+
+        draw_profiles(self, path)
 
 
 def reaching(shares: NDArray[np.float64], target: float) -> float:
