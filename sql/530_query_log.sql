@@ -118,8 +118,8 @@ BEGIN
     GROUP BY s.share, s.keep;
 END $$;
 COMMENT ON FUNCTION pgvec.logged_queries(text, text) IS
-'What is logged of the queries of a space: the share and how many are kept (NULL: it is off), how many there are, how many of them have a filter,
-and since when.
+'What is logged of the queries of a space: the share and how many are kept (NULL: it is off), how many there are, how many of them have a filter, and
+since when.
 Example: SELECT * FROM pgvec.logged_queries(''docs'');';
 
 CREATE OR REPLACE FUNCTION pgvec.forget_queries(collection text, space text DEFAULT NULL) RETURNS bigint

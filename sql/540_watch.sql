@@ -24,8 +24,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec._measured_query(text, text, text, jsonb, bigint, integer) IS
 'Run a query by two statements of _nearest_sql, the one that searches use and the exact one. recall: NULL if nothing matches; short: whether fewer
-rows came
-than match; nearest: the least true distance. own_key: the query''s own row, if it is a stored one.';
+rows came than match; nearest: the least true distance. own_key: the query''s own row, if it is a stored one.';
 
 CREATE OR REPLACE FUNCTION pgvec._watched_queries(owner pgvec.collections, wanted pgvec.vector_spaces, queries integer)
 RETURNS TABLE (source text, query text, filter jsonb, own_key bigint)
@@ -187,8 +186,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec.set_drift_baseline(text, text, integer) IS
 'Take what the embeddings of a space are like now for what is usual: pgvec.watch measures drift from there. The first watch does so by itself; call
-it when
-a drift that watch alarms about is as it should be. queries: of so many the distance to the nearest is measured.
+it when a drift that watch alarms about is as it should be. queries: of so many the distance to the nearest is measured.
 Example: SELECT pgvec.set_drift_baseline(''docs'');';
 
 CREATE OR REPLACE FUNCTION pgvec._watched_drift(owner pgvec.collections, wanted pgvec.vector_spaces, source text, distances double precision[],
@@ -323,16 +321,11 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec.watch(text, integer, integer, text) IS
 'Check once how good searches are now, and store that in pgvec.recall_checks, the series over time: for pg_cron, or pgvec watch --every 10m. Some of
-the newest
-logged queries (source log; see pgvec.log_queries), each with its own filter, or stored rows while there are not 20 of these (source stored; they are
-easier, and leave
-themselves out), are searched as searches are now, and exactly. recall: mean recall@k, recall_low to recall_high its 95 % interval; reaching_share:
-the share of queries that reach
-the target each; short_results: searches that returned fewer rows than match; milliseconds: mean of a search, planning included; target_recall,
-tail_share: what
-the profile promises. Drift since the first watch or pgvec.set_drift_baseline: mean_shift, of the stored vectors'' mean, in units of their spread;
-distance_shift, of the queries''
-distances to their nearest, 0 to 1 (Kolmogorov-Smirnov); out_of_range, the share of queries farther from their nearest than 99 % were. alarms: what
-is wrong beyond chance; empty is good.
-Takes an exact scan a query.
+the newest logged queries (source log; see pgvec.log_queries), each with its own filter, or stored rows while there are not 20 of these (source
+stored; they are easier, and leave themselves out), are searched as searches are now, and exactly. recall: mean recall@k, recall_low to recall_high
+its 95 % interval; reaching_share: the share of queries that reach the target each; short_results: searches that returned fewer rows than match;
+milliseconds: mean of a search, planning included; target_recall, tail_share: what the profile promises. Drift since the first watch or
+pgvec.set_drift_baseline: mean_shift, of the stored vectors'' mean, in units of their spread; distance_shift, of the queries'' distances to their
+nearest, 0 to 1 (Kolmogorov-Smirnov); out_of_range, the share of queries farther from their nearest than 99 % were. alarms: what is wrong beyond
+chance; empty is good. Takes an exact scan a query.
 Example: SELECT recall, recall_low, recall_high, alarms FROM pgvec.watch(''docs'');';
