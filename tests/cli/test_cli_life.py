@@ -85,7 +85,7 @@ def test_a_whole_life(bare: Run, empty_dsn: str, words: None, handbook: Path) ->
         "docs_dense_hnsw",
         True,
         1,
-        5,
+        10,
     )
 
     assert "rotate credentials" in run("search", "docs", "rotate credentials", "-k", "1").out

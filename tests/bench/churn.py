@@ -1,0 +1,136 @@
+"""An index ages under churn: watch notices, a rebuild restores, searches go on all the while.
+
+    python -m tests.bench.churn        (--rows 20000 for less; --clusters for made-up data that wears an index)
+
+A part of the packages is loaded, indexed and tuned; 40 % of it are deleted and others inserted, while two threads
+search. Recall is what `watch` measures, on the queries, which were logged as they were asked. With --clusters the
+vectors lie in small clusters of 48 dimensions, of which the rows that come are others than those that go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pgvec_toolkit as pgvec
+from pgvec_toolkit.tune.rebuild import Rebuilt
+from tests.bench import debian
+
+Vectors = NDArray[np.float32]
+K, TARGET, SEARCHERS, DIMENSIONS = 10, 0.95, 2, 48
+
+
+class Searchers:
+    """Threads that search until the block ends; what went wrong, and the longest wait, in milliseconds."""
+
+    def __init__(self, docs: pgvec.Collection, queries: Vectors) -> None:
+        self.searches = self.short = 0
+        self.errors: list[BaseException] = []
+        self.longest = 0.0
+        self._docs, self._queries, self._end = docs, queries, threading.Event()
+        self._threads = [threading.Thread(target=self._search, args=(number,)) for number in range(SEARCHERS)]
+
+    def _search(self, number: int) -> None:
+        for query in itertools.islice(itertools.cycle(self._queries), number, None, SEARCHERS):
+            if self._end.is_set():
+                return
+            began = time.perf_counter()
+            try:
+                self.short += len(self._docs.search(query, k=K)) < K
+            except BaseException as error:
+                self.errors.append(error)
+                return
+            self.searches += 1
+            self.longest = max(self.longest, (time.perf_counter() - began) * 1000)
+
+    def __enter__(self) -> Searchers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def clustered(rows: int) -> tuple[Vectors, Vectors]:
+    """Return unit vectors, those that come later in clusters of their own, and queries near to both."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(rows // 100, DIMENSIONS))
+
+    def near(count: int, low: int, high: int) -> Vectors:
+        made = centres[random.integers(low, high, size=count)] + 0.6 * random.normal(size=(count, DIMENSIONS))
+        return (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
+
+    half = len(centres) // 2
+    return np.concatenate([near(rows, 0, half), near(rows, half, len(centres))]), near(1000, 0, len(centres))
+
+
+def churn(docs: pgvec.Collection, vectors: Vectors, rows: int) -> None:
+    """Delete two rows of five, and insert as many others."""
+    docs.delete([str(row) for row in range(rows) if row % 5 < 2])
+    others = range(rows, rows + 2 * rows // 5)
+    docs.upsert({"id": [str(row) for row in others], "vector": vectors[others.start : others.stop]})
+
+
+def vacuum(database: pgvec.Database) -> None:
+    """Do what autovacuum does sooner or later: the graph is mended where rows have gone."""
+    with database.connection() as connection:
+        connection.execute("VACUUM bench_churn_dense")
+
+
+def step(name: str, searchers: Searchers, work: Callable[[], object], docs: pgvec.Collection) -> None:
+    """Do something while others search, then check recall."""
+    before, began = searchers.searches, time.perf_counter()
+    result = work()
+    seconds, searched = time.perf_counter() - began, searchers.searches - before
+    check = docs.watch(k=K, queries=300)
+    print(
+        f"{name:10} {seconds:6.1f} s, {searched:6,} searches  recall {check.recall:.3f} "
+        f"({check.recall_low:.3f} to {check.recall_high:.3f}) {check.source}  {'; '.join(check.alarms) or 'no alarm'}"
+    )
+    if isinstance(result, Rebuilt):
+        print(f"{'':10} {'; '.join(result.reasons)}; searches waited {result.stalled:.2f} s")
+
+
+def main() -> None:
+    """Load, tune, churn, rebuild."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=40_000)
+    parser.add_argument("--m", type=int, default=16)
+    parser.add_argument("--ef-construction", type=int, default=64)
+    parser.add_argument("--clusters", action="store_true")
+    options = parser.parse_args()
+    rows = options.rows
+    vectors, queries = clustered(rows) if options.clusters else (debian.vectors(), debian.queries())
+    with debian.connect() as database:
+        database.drop_collection("bench_churn", if_exists=True)
+        docs = database.create_collection("bench_churn", dimensions=vectors.shape[1], keywords=False)
+        docs.upsert({"id": [str(row) for row in range(rows)], "vector": vectors[:rows]})
+        docs.create_index(m=options.m, ef_construction=options.ef_construction)
+        docs.tune(TARGET, k=K, queries=queries[::2], progress=False)
+        docs.log_queries(share=1, keep=2000)
+        for query in queries:
+            docs.search(query, k=K)
+        docs.log_queries(share=None)
+        with Searchers(docs, queries) as searchers:
+            step("fresh", searchers, lambda: time.sleep(1), docs)
+            step("churned", searchers, lambda: churn(docs, vectors, rows), docs)
+            step("vacuumed", searchers, lambda: vacuum(database), docs)
+            step("if needed", searchers, lambda: docs.rebuild_index(if_needed=True, progress=False), docs)
+        print(
+            f"{searchers.searches:,} searches, {len(searchers.errors)} errors, {searchers.short} short, "
+            f"the longest {searchers.longest:.0f} ms"
+        )
+        database.drop_collection("bench_churn")
+
+
+if __name__ == "__main__":
+    main()
