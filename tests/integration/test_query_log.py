@@ -56,7 +56,7 @@ def test_every_search_of_vectors_is_logged(docs: Collection, connection: psycopg
         ("[1,0.5,0]", 2, where),
         ("[0,0,1]", 3, None),
         ("[0,1,1]", 3, None),
-        ("[1,1,1]", 50, where),
+        ("[1,1,1]", 4, where),
         ("[1,0,0]", 5, None),
         ("[2,2,2]", 6, None),
         ("[3,3,3]", 7, None),
@@ -68,6 +68,7 @@ def test_every_search_of_vectors_is_logged(docs: Collection, connection: psycopg
 def test_what_no_watch_could_repeat_is_not_logged(docs: Collection, connection: psycopg.Connection) -> None:
     docs.log_queries(share=1)
     docs.search([1, 0, 0], exact=True)
+    docs.hybrid_search("text", queries={"dense": [1, 1, 1]}, recall=1)
     docs.search([1, 0, 0], where_sql="d.number > 3")
     docs.hybrid_search("text", queries={"dense": [1, 1, 1]}, where_sql="d.number > 3")
     docs.keyword_search("text")
@@ -115,7 +116,7 @@ def test_each_space_by_itself(docs: Collection, connection: psycopg.Connection) 
     docs.search([1, 0, 0])
     docs.search([0, 1], 3, space="title")
     docs.hybrid_search("text", 4, queries={"dense": [1, 1, 1], "title": [1, 1]})
-    assert logged(connection) == [("[0,1]", 3, None), ("[1,1]", 100, None)]
+    assert logged(connection) == [("[0,1]", 3, None), ("[1,1]", 4, None)]
     assert docs.logged_queries().queries == 0
     docs.drop_space("title")
     assert logged(connection) == []
