@@ -186,7 +186,7 @@ def _plan(connection: Connection, space: Space, spec: IndexSpec, form: Form) -> 
 
 def _refuse_or_warn(plan: _Plan, name: str, force: bool) -> None:
     if plan.impossible and not force:
-        raise IndexBuildError(f"index {name} was not built. {plan.note} force=True builds it nevertheless")
+        raise IndexBuildError(f"index {name} was not built. {plan.note} force=True, or --force, builds it nevertheless")
     if not plan.fits:
         log.warning("index %s: %s", name, plan.note)
 

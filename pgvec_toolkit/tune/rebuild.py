@@ -341,7 +341,10 @@ def _old(connection: Connection, collection: str, space: Space, name: str | None
         [space.schema, space.vector_table, collection, space.name],
     ).fetchall()
     if not rows:
-        raise ConfigurationError(f"{space.vector_table} has no index that searches use: create_index builds one")
+        raise ConfigurationError(
+            f"{space.vector_table} has no index that searches use: create_index(), or pgvec index create {collection}, "
+            "builds one"
+        )
     others = [row for row in rows if row[0] != replacement_name(space)]
     used, method, form, dimensions, built_with, size, shape, lists = (others or rows)[0]
     if name not in (None, used):

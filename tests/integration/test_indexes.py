@@ -151,7 +151,7 @@ def test_nothing_is_dropped_while_others_build(
 ) -> None:
     docs.create_index()
     connection.execute("SELECT pg_advisory_lock(hashtext(%s), %s)", [lock, docs.space.id])
-    with pytest.raises(IndexBuildError, match="another session is .*build.*nothing was dropped"):
+    with pytest.raises(IndexBuildError, match=r"another session is .*build.*nothing was dropped"):
         docs.drop_index()
     assert len(docs.indexes()) == 1
     connection.execute("SELECT pg_advisory_unlock_all()")

@@ -11,7 +11,7 @@ import pytest
 
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
-from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError
+from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, TuningError
 from pgvec_toolkit.search.sampling import Sampling
 
 LOGGED = "SELECT query, k, filter FROM pgvec.query_log ORDER BY id"
@@ -120,6 +120,23 @@ def test_each_space_by_itself(docs: Collection, connection: psycopg.Connection) 
     assert docs.logged_queries().queries == 0
     docs.drop_space("title")
     assert logged(connection) == []
+
+
+def test_values_of_other_kinds_are_refused(db: Database) -> None:
+    docs: Any = db.create_collection("docs", dimensions=3, keywords=False)
+    for refused, error, message in (
+        (lambda: docs.log_queries("a"), ConfigurationError, "share is a number"),
+        (lambda: docs.log_queries(1, "a"), ConfigurationError, "keep is a whole number"),
+        (lambda: docs.watch(queries="x"), ConfigurationError, "queries is a whole number"),
+        (lambda: docs.watch("x"), ConfigurationError, "k is a whole number"),
+        (lambda: docs.set_drift_baseline(queries="x"), ConfigurationError, "queries is a whole number"),
+        (lambda: docs.tune("0.9"), TuningError, "a target recall is a number"),
+        (lambda: docs.tune(0.9, k="10"), TuningError, "k must be a whole number"),
+        (lambda: docs.tune(0.9, tail_share="1"), TuningError, "tail_share must be a number"),
+        (lambda: docs.advise("0.9"), TuningError, "a target recall is a number"),
+    ):
+        with pytest.raises(error, match=message):
+            refused()
 
 
 def test_while_it_is_off_the_connection_is_not_touched() -> None:
