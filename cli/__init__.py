@@ -32,6 +32,7 @@ app = typer.Typer(
     help="Vector search in PostgreSQL that keeps its promises.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # to markup, "[default: 0.95]" in a help text is a tag, and vanishes
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PGVEC"},
 )
 demo.add_to(app)

@@ -21,12 +21,12 @@ def advise(
         typer.Option(help="Target recall; may be given several times. [default: 0.95]", show_default=False),
     ] = None,
     k: Neighbours = 10,
-    rows: Annotated[int, typer.Option(min=0, help="Build on so many rows; 0: on all.")] = 50_000,
+    sample: Annotated[int, typer.Option(min=0, help="Build on so many rows; 0: on all.")] = 50_000,
     queries: Annotated[
         str | None,
         typer.Option(
-            help="File of real queries: one text a line, or .npy; log: those that were logged. [default: stored rows, "
-            "left out of the sample]",
+            help="Real queries: log, or a file: one text a line, .jsonl with text or vector, or .npy. "
+            "[default: stored rows, left out of the sample]",
             show_default=False,
         ),
     ] = None,
@@ -62,8 +62,8 @@ def advise(
     advice = collection(name, dsn).advise(
         recall or [0.95],
         k=k,
-        queries="log" if queries == "log" else parse_queries(queries),
-        sample=rows or None,
+        queries=parse_queries(queries),
+        sample=sample or None,
         candidates=None if candidate is None else [_arguments(text) for text in candidate],
         tolerance=tolerance,
         space=space,

@@ -27,7 +27,7 @@ Distance = Annotated[
         show_default=False,
     ),
 ]
-app = typer.Typer(help="Create, list, show and drop collections.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, show and drop collections.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command()

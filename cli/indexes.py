@@ -10,7 +10,7 @@ import typer
 from pgvec_toolkit.cli.options import Dsn, Json, Name, Plot, Space, collection
 from pgvec_toolkit.cli.output import duration, print_json, print_table, say, size
 
-app = typer.Typer(help="Create, list and drop indexes.", no_args_is_help=True)
+app = typer.Typer(help="Create, list and drop indexes.", no_args_is_help=True, rich_markup_mode=None)
 
 
 Form = Annotated[
@@ -34,7 +34,7 @@ Lists = Annotated[
 @app.command()
 def plan(
     name: Name,
-    method: Annotated[str | None, typer.Option(help="hnsw or ivfflat. [default: both]", show_default=False)] = None,
+    method: Annotated[str | None, typer.Argument(help="hnsw or ivfflat. [default: both]", show_default=False)] = None,
     form: Annotated[
         str | None,
         typer.Option(help="full, halfvec, binary or prefix. [default: all that apply]", show_default=False),

@@ -13,6 +13,9 @@ from pgvec_toolkit.cli.tuning import QueryFile
 
 def rebuild(
     name: Name,
+    index: Annotated[
+        str | None, typer.Argument(help="Its name. [default: the one that searches use]", show_default=False)
+    ] = None,
     if_needed: Annotated[
         bool,
         typer.Option(
@@ -36,7 +39,7 @@ def rebuild(
     """Rebuild the vector index while searches and writes go on; a worse one is refused."""
     given = parse_queries(queries)
     done = collection(name, dsn).rebuild_index(
-        if_needed=if_needed, m=m, ef_construction=ef_construction, lists=lists, queries=given, space=space
+        index, if_needed=if_needed, m=m, ef_construction=ef_construction, lists=lists, queries=given, space=space
     )
     if as_json:
         print_json(asdict(done))

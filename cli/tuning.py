@@ -114,10 +114,10 @@ def profiles(name: Name, space: Space = None, dsn: Dsn = None, as_json: Json = F
                     profile.target_recall,
                     "yes" if profile.is_default else "",
                     f"{profile.parameter} = {profile.setting}",
-                    profile.oversampling,
+                    f"{profile.oversampling:g}",
                     profile.recall,
                     f"{profile.recall_low:.3f} to {profile.recall_high:.3f}",
-                    profile.milliseconds,
+                    f"{profile.milliseconds:.2f}",
                     f"{profile.queries} {profile.source}",
                     profile.filter_class,
                 )
@@ -132,7 +132,7 @@ def _print_profile(profile: TuningProfile) -> None:
     print_table(
         (profile.parameter, "oversampling", f"recall@{profile.k}", "queries", "ms"),
         (
-            (trial.setting, trial.oversampling, trial.recall, trial.queries, trial.milliseconds)
+            (trial.setting, f"{trial.oversampling:g}", trial.recall, trial.queries, f"{trial.milliseconds:.2f}")
             for trial in profile.trials
         ),
     )

@@ -24,7 +24,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 def watch(
     name: Name,
     k: Neighbours = 10,
-    queries: Annotated[int, typer.Option(min=1, help="How many queries to check: logged ones, else stored rows.")] = 50,
+    sample: Annotated[int, typer.Option(min=1, help="How many queries to check: logged ones, else stored rows.")] = 50,
     every: Annotated[
         str | None, typer.Option(help="Check again and again, as 30s, 10m or 1h, until Ctrl-C.", show_default=False)
     ] = None,
@@ -40,6 +40,8 @@ def watch(
 ) -> None:
     """Check how good searches are now, and store that. Exits with 3 if there is an alarm."""
     seconds = _interval(every)
+    if seconds is not None and (history or plot is not None):
+        raise typer.BadParameter("check, or show the earlier checks: not both", param_hint="--every")
     watched = collection(name, dsn)
     if history or plot is not None:
         checks = watched.recall_checks(space, limit)
@@ -52,12 +54,12 @@ def watch(
         watched.set_drift_baseline(space)
         say(f"drift of {name} is measured from now on anew")
     if seconds is None:
-        check = watched.watch(k, queries, space)
+        check = watched.watch(k, sample, space)
         _print(check, as_json)
         if check.alarms:
             raise typer.Exit(_ALARM)
         return
-    for check in _checks(watched, k, queries, space, seconds):
+    for check in _checks(watched, k, sample, space, seconds):
         _print(check, as_json)
 
 
@@ -66,7 +68,10 @@ def log(
     share: Annotated[
         float | None, typer.Option(min=0, max=1, help="Log this share of the queries.", show_default=False)
     ] = None,
-    keep: Annotated[int, typer.Option(min=1, help="With --share: how many are kept, the newest.")] = 10_000,
+    keep: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --share: how many are kept, the newest. [default: 10000]", show_default=False),
+    ] = None,
     off: Annotated[bool, typer.Option("--off", help="Log no more; what was logged is kept.")] = False,
     forget: Annotated[bool, typer.Option("--forget", help="Delete what was logged.")] = False,
     space: Space = None,
@@ -76,9 +81,11 @@ def log(
     """Log a share of the queries for watch and tune, or show what is logged: vectors, k, filters."""
     if off and share is not None:
         raise typer.BadParameter("log a share, or switch it off", param_hint="--off")
+    if keep is not None and share is None:
+        raise typer.BadParameter("goes with --share: which share of the queries to log", param_hint="--keep")
     logged = collection(name, dsn)
     if off or share is not None:
-        logged.log_queries(None if off else share, keep, space)
+        logged.log_queries(None if off else share, keep or 10_000, space)
     if forget:
         say(f"{logged.forget_queries(space)} logged queries were deleted")
     state = logged.logged_queries(space)

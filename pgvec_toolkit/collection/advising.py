@@ -12,7 +12,8 @@ from pgvec_toolkit.collection.measuring import Measuring
 from pgvec_toolkit.errors import TuningError
 from pgvec_toolkit.schema import space as spaces
 from pgvec_toolkit.tune.advice import TOLERANCE
-from pgvec_toolkit.tune.queries import logged
+from pgvec_toolkit.tune.queries import NOTHING_LOGGED, logged
+from pgvec_toolkit.tune.targets import check_count
 
 if TYPE_CHECKING:
     from pgvec_toolkit.tune.advice import Advice
@@ -63,7 +64,7 @@ class Advising(Measuring):
             self._database,
             self.name,
             self._space(space),
-            targets=[recall] if isinstance(recall, int | float) else list(recall),
+            targets=recall,
             k=k,
             queries=self._advised_queries(queries, space),
             sample=sample,
@@ -77,17 +78,18 @@ class Advising(Measuring):
 
     def _advised_queries(self, queries: Sequence[Query] | NDArray[Any] | str | None, space: str | None) -> Any:
         """Return queries as they are bound."""
-        from pgvec_toolkit.tune.advisor import FEWEST_QUERIES, QUERIES
+        from pgvec_toolkit.tune.advisor import QUERIES
 
         if queries is None:
             return None
         if isinstance(queries, str) and queries == "log":
             with self._database.connection() as connection:
                 given = list(logged(connection, self.name, self._space(space), QUERIES)[0].vectors)
+            if not given:
+                raise TuningError(NOTHING_LOGGED)
         else:
             given = list(self._given_queries(queries, space).vectors)
-        if len(given) < FEWEST_QUERIES:
-            raise TuningError(f"{len(given)} queries are too few to tune on: at least {FEWEST_QUERIES} are needed")
+        check_count(len(given))
         return given
 
     def _forecast(self, candidate: Candidate, rows: int, space: str | None) -> tuple[int, int, bool]:

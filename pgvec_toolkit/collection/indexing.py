@@ -5,14 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psycopg import sql
-
 from pgvec_toolkit.collection.base import CollectionBase
-from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.schema import build as building
 from pgvec_toolkit.schema import forecast
 from pgvec_toolkit.schema.index_specs import index_form, index_spec
-from pgvec_toolkit.schema.indexes import Index, forget_profiles
+from pgvec_toolkit.schema.indexes import Index, drop
 
 if TYPE_CHECKING:
     from pgvec_toolkit.schema.forecast import Build, Forecast
@@ -153,15 +150,13 @@ class Indexing(CollectionBase):
         return [Index(*row) for row in rows]
 
     def drop_index(self, name: str | None = None, *, space: str | None = None) -> list[str]:
-        """Drop a vector index by name, or all of a space; returns the names of those dropped."""
-        there = [index.name for index in self.indexes(space=space)]
-        if name is not None and name not in there:
-            raise ConfigurationError(f"collection {self.name!r} has no vector index {name!r}; it has {there or 'none'}")
-        dropped = there if name is None else [name]
-        owner = self._space(space)
-        with self._database.connection() as connection:
-            for each in dropped:
-                connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(owner.schema, each)))
-            forget_profiles(connection, owner)
+        """Drop a vector index by name, or all of a space; returns the names of those dropped.
+
+        Tuning profiles go with the last index of their method.
+
+        Raises:
+            IndexBuildError: another session is building or rebuilding an index of the space.
+        """
+        dropped = drop(self._database, self.name, self._space(space), name)
         self._forget_texts()
         return dropped

@@ -17,8 +17,9 @@ from pgvec_toolkit.tune import recall as measuring
 from pgvec_toolkit.tune import tuner
 from pgvec_toolkit.tune.calibration import Calibration
 from pgvec_toolkit.tune.profile import current
-from pgvec_toolkit.tune.queries import logged, logged_count, sampled
+from pgvec_toolkit.tune.queries import NOTHING_LOGGED, logged, logged_count, sampled
 from pgvec_toolkit.tune.recall import Recall
+from pgvec_toolkit.tune.targets import check_tail_share, checked_ks, checked_recalls
 from pgvec_toolkit.tune.trials import Goal
 
 if TYPE_CHECKING:
@@ -98,8 +99,10 @@ class Measuring(Indexing):
         Raises:
             TuningError: there is no index, too little to tune on, or the target is out of reach.
         """
-        targets, ks = _several(recall), [int(each) for each in _several(k)]
-        _check_targets(targets, ks, tail_share)
+        targets, ks = checked_recalls(recall), checked_ks(k)
+        if len({*targets}) < len(targets) or len({*ks}) < len(ks):
+            raise TuningError("give no target recall and no k twice")
+        check_tail_share(tail_share)
         indexes = self.indexes(space=space)
         tuned = self._space(space)
         with (
@@ -107,7 +110,7 @@ class Measuring(Indexing):
             self._database.connection() as connection,
         ):
             chosen, found, source = self._tuning_queries(connection, queries, sample, tuned)
-            goals = [Goal(float(target), tail_share) for target in targets]
+            goals = [Goal(target, tail_share) for target in targets]
             measured = found if filters is None else [plain(filter) for filter in filters]
             if filters is not None:
                 source = "given" if source == "log" else source  # the filters are not those of the queries
@@ -128,7 +131,7 @@ class Measuring(Indexing):
         if given == "log" or logged_count(connection, space) >= _ENOUGH_LOGGED:
             queries, filters = logged(connection, self.name, space, sample)
             if not len(queries):
-                raise TuningError("no queries are logged: log_queries() samples them, or give some")
+                raise TuningError(NOTHING_LOGGED)
             return queries, filters, "log"
         return sampled(connection, space, sample, same=True), [], "stored"
 
@@ -167,22 +170,3 @@ class Measuring(Indexing):
             if given is None:
                 return measuring.measure_sample(connection, self.name, self._space(space), sample, k, filter)
             return measuring.measure(connection, self.name, self._space(space), given, k, filter)
-
-
-def _several(asked: Any) -> list[Any]:
-    return [asked] if np.isscalar(asked) else list(asked)
-
-
-def _check_targets(targets: Sequence[float], ks: Sequence[int], tail_share: float | None) -> None:
-    for target in targets:
-        if not 0 < target < 1:
-            raise TuningError(
-                f"the target recall must be above 0 and below 1, not {target}: only an exact scan reaches 1"
-            )
-    for k in ks:
-        if not 1 <= k <= 999:
-            raise TuningError(f"k must be from 1 to 999, not {k}")
-    if not targets or not ks or len({*targets}) < len(targets) or len({*ks}) < len(ks):
-        raise TuningError("give at least one target recall and one k, and none of them twice")
-    if tail_share is not None and not 0 < tail_share <= 1:
-        raise TuningError(f"tail_share must be above 0, at most 1, not {tail_share}")

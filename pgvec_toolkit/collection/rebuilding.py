@@ -44,8 +44,8 @@ class Rebuilding(Measuring):
 
         Args:
             name: of the index; None: the one that searches use, which is the only one that can be rebuilt.
-            if_needed: do so only if a fifth of the rows are dead, if the index has grown by 30 % more than its rows
-                since it was built, or if recall is below the target of the tuning profile.
+            if_needed: do so only if a fifth of the rows are dead, if the index is 30 % larger than a fresh one would
+                be, or if recall is below the target of the tuning profile.
             m: hnsw: links per node; None: as it is.
             ef_construction: hnsw: candidates kept while building; None: as it is.
             lists: ivfflat: clusters; None: as they are.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 from pgvec_toolkit.collection.base import CollectionBase
 from pgvec_toolkit.errors import ConfigurationError
@@ -26,6 +28,8 @@ class Watching(CollectionBase):
 
         Other processes notice within a minute. Who may not write to pgvec.query_log searches unlogged.
         """
+        _check_share(share)
+        _check_whole("keep", keep)
         values = [self.name, None if share is None else float(share), keep, space]
         self._database.fetch("SELECT pgvec.log_queries($1, $2, $3, $4)", values)
         self._forget_texts()
@@ -47,6 +51,8 @@ class Watching(CollectionBase):
                 fewer than 20 of these. Each takes an exact scan.
             space: the vector space; None: the default one.
         """
+        _check_whole("k", k)
+        _check_whole("queries", queries)
         return recall_check.check(self._database, self.name, k, queries, space)
 
     def recall_checks(self, space: str | None = None, limit: int = 100) -> list[RecallCheck]:
@@ -66,4 +72,15 @@ class Watching(CollectionBase):
 
         The first `watch` does so by itself; call it when a drift that is alarmed about is as it should be.
         """
+        _check_whole("queries", queries)
         self._database.fetch("SELECT pgvec.set_drift_baseline($1, $2, $3)", [self.name, space, queries])
+
+
+def _check_share(share: Any) -> None:
+    if share is not None and not isinstance(share, Real):
+        raise ConfigurationError(f"share is a number from 0 to 1, or None to log no more, not {share!r}")
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if not isinstance(value, Integral):
+        raise ConfigurationError(f"{name} is a whole number, of how many, not {value!r}")

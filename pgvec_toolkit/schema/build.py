@@ -17,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
 from pgvec_toolkit.progress import share_bar
+from pgvec_toolkit.schema import locks
 from pgvec_toolkit.schema.index_specs import Form, Hnsw, IndexSpec, IvfFlat
 from pgvec_toolkit.schema.indexes import forget_profiles
 from pgvec_toolkit.schema.replacements import clear_replacement
@@ -125,6 +126,7 @@ def build(
         # VACUUM marks pages all-visible, so that filters find their keys in the btree alone.
         connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(space.chunks))
         connection.execute(sql.SQL("ANALYZE {}").format(space.vectors))
+        locks.unlock(connection, locks.BUILD, space.id)  # a session ends some moments after its connection
     return name
 
 
@@ -135,8 +137,7 @@ def lock_out_other_builds(connection: Connection, space: Space) -> None:
 
 
 def _try_lock(connection: Connection, space: Space) -> bool:
-    statement = "SELECT pg_try_advisory_lock(hashtext('pgvec.build_index'), %s)"
-    return connection.execute(statement, [space.id]).fetchone() == (True,)
+    return locks.try_lock(connection, locks.BUILD, space.id)
 
 
 def _refuse_or_clear(connection: Connection, space: Space, name: str, beside: bool) -> None:
@@ -185,7 +186,7 @@ def _plan(connection: Connection, space: Space, spec: IndexSpec, form: Form) -> 
 
 def _refuse_or_warn(plan: _Plan, name: str, force: bool) -> None:
     if plan.impossible and not force:
-        raise IndexBuildError(f"index {name} was not built. {plan.note} force=True builds it nevertheless")
+        raise IndexBuildError(f"index {name} was not built. {plan.note} force=True, or --force, builds it nevertheless")
     if not plan.fits:
         log.warning("index %s: %s", name, plan.note)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from psycopg import sql
+
+from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
+from pgvec_toolkit.schema import locks
+
 if TYPE_CHECKING:
-    from pgvec_toolkit.pool import Connection
+    from pgvec_toolkit.pool import Connection, Pool
     from pgvec_toolkit.schema.space import Space
 
 
@@ -33,6 +39,44 @@ class Index:
     valid: bool
     usable: bool
     size: int
+
+
+_POLL, _TRIES = 0.05, 10
+_THERE = "SELECT index_name, method, usable FROM pgvec.indexes(%s, %s)"
+
+
+def drop(database: Pool, collection: str, space: Space, name: str | None) -> list[str]:
+    """Drop an index by name, or all of a space, and forget what was tuned for them; returns their names.
+
+    All of it in one transaction, and under the locks of builders: what they work on is not to vanish.
+    """
+    with database.dedicated_connection() as connection, connection.transaction():
+        for lock, doing in ((locks.REBUILD, "rebuilding the index of"), (locks.BUILD, "building an index on")):
+            if not _locked(connection, lock, space):
+                raise IndexBuildError(
+                    f"another session is {doing} {space.vector_table}: nothing was dropped. Wait for it to end"
+                )
+        there = {index: method for index, method, _ in connection.execute(_THERE, [collection, space.name])}
+        if name is not None and name not in there:
+            raise ConfigurationError(
+                f"collection {collection!r} has no vector index {name!r}; it has {', '.join(there) or 'none'}"
+            )
+        dropped = list(there) if name is None else [name]
+        for each in dropped:
+            connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(space.schema, each)))
+        left = {method for _, method, usable in connection.execute(_THERE, [collection, space.name]) if usable}
+        for method in sorted({"hnsw", "ivfflat"} - left):
+            forget_profiles(connection, space, method)
+    return dropped
+
+
+def _locked(connection: Connection, lock: str, space: Space) -> bool:
+    """Take a lock until the transaction ends; one that failed a moment ago may have it until its session has ended."""
+    for _ in range(_TRIES):
+        if locks.try_lock(connection, lock, space.id, transaction=True):
+            return True
+        time.sleep(_POLL)
+    return False
 
 
 def forget_profiles(connection: Connection, space: Space, method: str | None = None) -> None:

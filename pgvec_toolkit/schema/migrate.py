@@ -145,6 +145,8 @@ def _plain_errors() -> Iterator[None]:
             raise ConfigurationError(
                 f"{error}. If a newer pgvec-toolkit has migrated this database, upgrade yours"
             ) from error
+        except psycopg.errors.DependentObjectsStillExist as error:  # the run-always SQL goes past SQLAlchemy
+            raise _depended_on(error) from error
         except DBAPIError as error:
             cause = error.orig
             if isinstance(cause, psycopg.errors.InsufficientPrivilege):
@@ -152,7 +154,15 @@ def _plain_errors() -> Iterator[None]:
                     f"{cause.diag.message_primary}: migrate as a role that may create schemas in this database, "
                     "and the extension vector unless an administrator has created that already"
                 ) from error
+            if isinstance(cause, psycopg.errors.DependentObjectsStillExist):
+                raise _depended_on(cause) from error
             raise cause or error from error
+
+
+def _depended_on(error: psycopg.Error) -> ConfigurationError:
+    return ConfigurationError(
+        f"{error.diag.message_primary}: {error.diag.message_detail}. Drop these objects, migrate, create them again"
+    )
 
 
 def _config(**attributes: object) -> Config:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from psycopg import sql
 
+from pgvec_toolkit.schema import locks
+
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection
     from pgvec_toolkit.schema.space import Space
 
-_LOCK = "hashtext('pgvec.rebuild_index')"
 _THERE = """
 SELECT i.relname, x.indisvalid FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
 WHERE x.indrelid = %s::regclass AND a.amname IN ('hnsw', 'ivfflat')
@@ -24,7 +25,7 @@ def replacement_name(space: Space) -> str:
 
 def lock_replacement(connection: Connection, space: Space) -> bool:
     """Take the lock of who makes or clears a replacement, for this session; False if another session has it."""
-    return connection.execute(f"SELECT pg_try_advisory_lock({_LOCK}, %s)".encode(), [space.id]).fetchone() == (True,)
+    return locks.try_lock(connection, locks.REBUILD, space.id)
 
 
 def clear_replacement(connection: Connection, space: Space) -> bool:
@@ -45,7 +46,7 @@ def clear_replacement(connection: Connection, space: Space) -> bool:
         return left
     finally:
         if not connection.broken:
-            connection.execute(f"SELECT pg_advisory_unlock({_LOCK}, %s)".encode(), [space.id])
+            locks.unlock(connection, locks.REBUILD, space.id)
 
 
 def _there(connection: Connection, space: Space) -> dict[str, bool]:

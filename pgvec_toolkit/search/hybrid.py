@@ -146,11 +146,11 @@ class HybridSearcher:
                 [*head, weights, *vectors],
                 chosen.where_sql,
             )
-            if chosen.where_sql is None:
+            if chosen.where_sql is None and chosen.recall != 1:  # 1: exact, which tells nothing of an index
                 filter = None if chosen.where is None else plain(chosen.where)
-                for leg, depth in fusion.depths(legs, k).items():
+                for leg in legs:
                     if leg != KEYWORD:
-                        self._sampling.log(connection, leg, queries[leg], depth, filter)
+                        self._sampling.log(connection, leg, queries[leg], k, filter)
         return _hits(rows, lambda _, __, legs: legs)
 
     def text(self, connection: Connection, legs: Sequence[str], k: int, chosen: Chosen, fusion: Fusion) -> str:

@@ -17,6 +17,7 @@ from pgvec_toolkit.progress import Advance, progress_bar
 from pgvec_toolkit.tune.advice import Advice, Option
 from pgvec_toolkit.tune.candidates import Candidate, chosen_candidates
 from pgvec_toolkit.tune.scratch import Scratch, scratch
+from pgvec_toolkit.tune.targets import checked_recalls
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from pgvec_toolkit.tune.tuner import TuningProfile
 
 QUERIES = 500
-FEWEST_QUERIES = 20
 FEWEST_ROWS = 1000  # of fewer, any search is fast
 _INSERTS = 200
 _ROUNDS = 5
@@ -140,7 +140,7 @@ def advise(
     collection: str,
     space: Space,
     *,
-    targets: Sequence[float],
+    targets: float | Sequence[float],
     k: int,
     queries: Sequence[Any] | None,
     sample: int | None,
@@ -152,7 +152,7 @@ def advise(
     progress: bool | None,
 ) -> Advice:
     """Compare candidates on rows of a space; see `Collection.advise`."""
-    wanted = checked_targets(targets)
+    wanted = tuple(sorted({*checked_recalls(targets)}))
     if sample is not None and sample < FEWEST_ROWS:
         raise ConfigurationError(f"a sample has at least {FEWEST_ROWS:,} rows, not {sample}")
     if not 1 <= k <= 999:
@@ -183,18 +183,6 @@ def advise(
     return Advice(
         collection, space, k, wanted, options, rows, total, len(asked), exact, tolerance=tolerance, replaces=replaces
     )
-
-
-def checked_targets(targets: Sequence[float]) -> tuple[float, ...]:
-    """Return target recalls in order, each once."""
-    for target in targets:
-        if not 0 < target < 1:
-            raise TuningError(
-                f"the target recall must be above 0 and below 1, not {target}: only an exact scan reaches 1"
-            )
-    if not targets:
-        raise TuningError("name at least one target recall")
-    return tuple(sorted(set(targets)))
 
 
 def run(connection: Connection, statement: str, queries: Sequence[Any]) -> list[float]:

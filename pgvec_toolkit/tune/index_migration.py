@@ -76,6 +76,7 @@ def statements(advice: Advice) -> list[str]:
     final, building = _names(advice)
     there = [name for name, _ in advice.replaces]
     return [
+        "SET statement_timeout = 0",
         f"SET maintenance_work_mem = '{chosen.memory_limit // 1024}kB'",
         chosen.candidate.create_sql(space, building, advice.total_rows),
         *(f"DROP INDEX CONCURRENTLY {_identifier(space, name)}" for name in there),
@@ -83,6 +84,7 @@ def statements(advice: Advice) -> list[str]:
         f"ANALYZE {space.vectors.as_string()}",
         *_forget(advice),
         "RESET maintenance_work_mem",
+        "RESET statement_timeout",
     ]
 
 
@@ -131,6 +133,7 @@ def _script(advice: Advice) -> str:
         *textwrap.wrap(advice.reason, 110),
         "",
         "Run it by psql -f, statement by statement and in no transaction; searches and writes go on meanwhile.",
+        "It stops at the first error, so that the old index stays until the new one is complete.",
         "If CREATE INDEX is interrupted, drop the index that it leaves INVALID, then run it again.",
         "Afterwards:",
         *(f"    {command}" for command in _then(advice)),
@@ -139,7 +142,7 @@ def _script(advice: Advice) -> str:
     ]
     head = "\n".join(f"-- {line}".rstrip() for line in comment)
     body = "\n".join(f"{statement};" for statement in statements(advice))
-    return f"{head}\n\n{body}\n"
+    return f"{head}\n\n\\set ON_ERROR_STOP on\n{body}\n"
 
 
 def _revision(advice: Advice) -> str:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection
     from pgvec_toolkit.schema.space import Space
 
+NOTHING_LOGGED = "no queries are logged: log_queries(), or pgvec log --share, samples them; or give some"
+
 
 @dataclass(frozen=True)
 class Queries:

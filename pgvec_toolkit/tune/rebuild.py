@@ -26,6 +26,7 @@ from pgvec_toolkit.schema.build import build, lock_out_other_builds
 from pgvec_toolkit.schema.index_specs import IndexSpec, index_form, index_spec
 from pgvec_toolkit.schema.promote import waits
 from pgvec_toolkit.schema.replacements import clear_replacement, lock_replacement, replacement_name
+from pgvec_toolkit.tune.profile import interval
 from pgvec_toolkit.tune.queries import Queries, found_distances, nearest_sql, sampled
 from pgvec_toolkit.tune.recall import shares
 from pgvec_toolkit.tune.truth import exact_distances
@@ -341,7 +342,10 @@ def _old(connection: Connection, collection: str, space: Space, name: str | None
         [space.schema, space.vector_table, collection, space.name],
     ).fetchall()
     if not rows:
-        raise ConfigurationError(f"{space.vector_table} has no index that searches use: create_index builds one")
+        raise ConfigurationError(
+            f"{space.vector_table} has no index that searches use: create_index(), or pgvec index create {collection}, "
+            "builds one"
+        )
     others = [row for row in rows if row[0] != replacement_name(space)]
     used, method, form, dimensions, built_with, size, shape, lists = (others or rows)[0]
     if name not in (None, used):
@@ -401,9 +405,9 @@ def _reasons(
     text = f"the index has {old.size / 2**20:.1f} MB, a fresh one would have {fresh / 2**20:.1f} MB"
     findings.append((old.size > GROWTH * fresh + _SLACK, text))
     if len(recall):
-        error = 1.96 * float(recall.std()) / math.sqrt(len(recall))
-        text = f"recall@{old.k} is {recall.mean():.3f} ± {error:.3f}"
-        low = old.target is not None and float(recall.mean()) + error < old.target
+        least, most = interval(recall)
+        text = f"recall@{old.k} is {recall.mean():.3f} ({least:.3f} to {most:.3f})"
+        low = old.target is not None and most < old.target
         findings.append((low, text if old.target is None else f"{text}, the target of its profile {old.target}"))
     bad = tuple(text for is_bad, text in findings if is_bad)
     return bool(bad), bad or tuple(text for _, text in findings)

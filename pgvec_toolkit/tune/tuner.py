@@ -16,6 +16,7 @@ from pgvec_toolkit.errors import TuningError
 from pgvec_toolkit.tune.filters import FilteredTrials, by_class
 from pgvec_toolkit.tune.profile import PARAMETERS, FilterRecall, Trial, TuningProfile, interval, reaching, store
 from pgvec_toolkit.tune.queries import Queries, permuted
+from pgvec_toolkit.tune.targets import check_count
 from pgvec_toolkit.tune.trials import Goal, Trials
 from pgvec_toolkit.tune.truth import ground_truth
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Trial", "TuningProfile", "tune"]
 
 LARGEST_EF_SEARCH = 1000
-FEWEST_QUERIES = 20
 # Of forms that hold less than the vector: how many times k candidates to rescore, from few to many.
 _OVERSAMPLINGS = (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
 _MOST_PAIRS = 5  # oversamplings that are looked into, from the least one that can do
@@ -254,8 +254,7 @@ def tune(
     index, largest = _tunable(collection, indexes)
     if not len(queries):
         raise TuningError(f"collection {collection!r} is empty: load it first")
-    if len(queries) < FEWEST_QUERIES:
-        raise TuningError(f"{len(queries)} queries are too few to tune on: at least {FEWEST_QUERIES} are needed")
+    check_count(len(queries))
     filters = by_class(connection, queries, asked.filters, asked.source)
     queries, _ = permuted(queries)
     deepest = max(asked.ks) * max(1, min(_DEPTH, 999 // max(asked.ks)))
@@ -381,7 +380,8 @@ def _tunable(collection: str, indexes: Sequence[Index]) -> tuple[Index, int]:
     usable = [index for index in indexes if index.usable]
     if not usable:
         raise TuningError(
-            f"collection {collection!r} has no vector index to tune: searches are exact. Create one with create_index()"
+            f"collection {collection!r} has no vector index to tune: searches are exact. "
+            f"Create one with create_index(), or pgvec index create {collection}"
         )
     index = usable[0]
     if index.method == "hnsw":

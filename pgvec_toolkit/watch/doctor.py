@@ -10,7 +10,7 @@ import psycopg
 from psycopg import sql
 
 from pgvec_toolkit.errors import PgvecError, UnsupportedFeature
-from pgvec_toolkit.schema import migrate
+from pgvec_toolkit.schema import locks, migrate
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool
@@ -110,8 +110,7 @@ def _leftovers(connection: Connection) -> list[tuple[int, str, str]]:
 def _dropped(connection: Connection, space: int, schema: str, name: str) -> Mended:
     """Drop a leftover, under the lock that builders take: one that is being built looks like a leftover."""
     statement = sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(schema, name))
-    lock = connection.execute("SELECT pg_try_advisory_lock(hashtext('pgvec.build_index'), %s)", [space]).fetchone()
-    if lock != (True,):
+    if not locks.try_lock(connection, locks.BUILD, space):
         return Mended(statement.as_string(connection), "an index is being built there")
     try:
         row = connection.execute(
@@ -122,7 +121,7 @@ def _dropped(connection: Connection, space: int, schema: str, name: str) -> Mend
             return Mended(statement.as_string(connection), "another session has completed or dropped it meanwhile")
         return _run(connection, statement)
     finally:
-        connection.execute("SELECT pg_advisory_unlock(hashtext('pgvec.build_index'), %s)", [space])
+        locks.unlock(connection, locks.BUILD, space)
 
 
 def _run(connection: Connection, statement: sql.Composed) -> Mended:

@@ -34,7 +34,7 @@ def test_a_table_and_its_files(run: Run, tmp_path: Path) -> None:
     assert shown.err.endswith(f"picture: {tmp_path}/a.html\nmigration: {tmp_path}/a.sql\n")
     assert (tmp_path / "a.html").stat().st_size > 1_000_000
     assert "CREATE INDEX CONCURRENTLY" in (tmp_path / "a.sql").read_text()
-    plain = run("advise", "docs", *CANDIDATE, "--recall", "0.5", "--recall", "0.6", "--rows", "0", "--json")
+    plain = run("advise", "docs", *CANDIDATE, "--recall", "0.5", "--recall", "0.6", "--sample", "0", "--json")
     assert [row["target_recall"] for row in plain.json["table"]] == [0.5, 0.6]
     assert plain.json["recommended"]["arguments"] == {
         "method": "hnsw",

@@ -49,14 +49,17 @@ def test_everything_is_explained_and_can_come_from_the_environment(path: str, co
     assert command.help
     shown = CliRunner().invoke(app, [*path.split(), "--help"], terminal_width=400, env={"COLUMNS": "400"})
     assert shown.exit_code == 0
+    words = " ".join(re.sub("[│╭╮╰╯─]", " ", shown.stdout).split())
     for parameter in command.params:
+        for default in re.findall(r"\[default: [^]]+]", parameter.help or ""):
+            assert default in words, parameter.name
         if parameter.param_type_name == "argument":
             assert parameter.help, parameter.name
             continue
         assert parameter.help, parameter.name
         variable = parameter.envvar or f"{context.auto_envvar_prefix}_{parameter.name.upper()}"
         assert variable.startswith("PGVEC_")
-        assert f"[env var: {variable}]" in " ".join(re.sub("[│╭╮╰╯─]", " ", shown.stdout).split()), parameter.name
+        assert re.search(rf"\[env var: {variable}[];]", words), parameter.name
 
 
 def test_an_option_comes_from_the_environment(docs: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ def test_planning_and_what_came_of_it(docs: Run) -> None:
     assert planned[0]["options"] == {"m": 24, "ef_construction": 200}
     assert planned[0]["size"] > planned[1]["size"] > planned[2]["size"]
     assert planned[0]["seconds"] is None
-    table = docs("index", "plan", "docs", "--no-calibrate", "--method", "ivfflat", "--form", "prefix", "--prefix", "8")
+    table = docs("index", "plan", "docs", "ivfflat", "--no-calibrate", "--form", "prefix", "--prefix", "8")
     assert "lists=1" in table.out
     assert "hnsw" not in table.out
     assert "Matryoshka" in table.err
@@ -27,6 +27,9 @@ def test_planning_and_what_came_of_it(docs: Run) -> None:
         {"m": 4, "ef_construction": 200},
     )
     assert "docs_dense_hnsw" in docs("index", "builds", "docs").out
+    renewed = docs("index", "rebuild", "docs", "docs_dense_hnsw", "--json")
+    assert (renewed.code, renewed.json["rebuilt"]) == (0, True)
+    assert "searches use docs_dense_hnsw, not 'other'" in docs("index", "rebuild", "docs", "other").err
     wrong = docs("index", "plan", "docs", "--m", "1")
     assert (wrong.code, wrong.out) == (1, "")
     assert "m must be from 2 to 100" in wrong.err

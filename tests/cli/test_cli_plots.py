@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib", reason="needs the extra `plot`")
 
 def test_pictures(docs: Run, tmp_path: Path) -> None:
     assert docs("index", "create", "docs", "--m", "4", "--ef-construction", "16").code == 0
-    assert docs("watch", "docs", "--queries", "20").code == 0
+    assert docs("watch", "docs", "--sample", "20").code == 0
     commands = (("tune", "docs", "--recall", "0.5"), ("index", "builds", "docs"), ("watch", "docs"))
     for number, command in enumerate(commands):
         picture = tmp_path / f"{number}.png"

@@ -19,22 +19,22 @@ def test_watching(docs: Run, connection: psycopg.Connection) -> None:
     nothing = docs("watch", "docs", "--history")
     assert (nothing.code, nothing.out) == (0, "")
     assert "nothing was checked yet" in nothing.err
-    first = docs("watch", "docs", "--queries", "30")
+    first = docs("watch", "docs", "--sample", "30")
     assert (first.code, first.err) == (0, "")
     assert re.fullmatch(LINE + "drift: measured from here\n", first.out)
-    checked = docs("watch", "docs", "-k", "3", "--queries", "40", "--json")
+    checked = docs("watch", "docs", "-k", "3", "--sample", "40", "--json")
     assert checked.code == 0
     assert (checked.json["k"], checked.json["queries"], checked.json["alarms"]) == (3, 40, [])
 
     connection.execute("UPDATE pgvec.drift_baselines SET distances = array_fill(-1::float8, '{200}')")
-    alarmed = docs("watch", "docs", "--queries", "30")
+    alarmed = docs("watch", "docs", "--sample", "30")
     assert alarmed.code == 3
     assert re.fullmatch(LINE + r"drift: mean 0\.00, distances 1\.00, out of range 1\.00\n", alarmed.out)
     assert [line[:43] for line in alarmed.err.splitlines()] == [
         "ALARM queries are farther from their neares",
         "ALARM 1.00 of the queries are farther from ",
     ]
-    accepted = docs("watch", "docs", "--new-baseline", "--queries", "40", "--json")
+    accepted = docs("watch", "docs", "--new-baseline", "--sample", "40", "--json")
     assert (accepted.code, accepted.json["alarms"]) == (0, [])
     assert accepted.err == "drift of docs is measured from now on anew\n"
 
@@ -47,7 +47,10 @@ def test_watching(docs: Run, connection: psycopg.Connection) -> None:
 def test_watching_until_interrupted(docs: Run, dsn: str) -> None:
     assert docs("watch", "docs", "--every", "10 minutes").code == 2
     assert docs("watch", "docs", "--every", "0s").code == 2
-    command = [*PGVEC, "watch", "docs", "--queries", "2", "--every", "0.05s", "--json", "--dsn", dsn]
+    both = docs("watch", "docs", "--every", "1s", "--history")
+    assert (both.code, both.out) == (2, "")
+    assert "not both" in both.err
+    command = [*PGVEC, "watch", "docs", "--sample", "2", "--every", "0.05s", "--json", "--dsn", dsn]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         seen = [json.loads(process.stdout.readline()) for _ in range(3)]
@@ -59,7 +62,7 @@ def test_watching_until_interrupted(docs: Run, dsn: str) -> None:
     assert stored[:3] == seen
 
 
-@pytest.mark.parametrize("arguments", [["--off", "--share", "0.5"], ["--share", "2"], ["--keep", "0"]])
+@pytest.mark.parametrize("arguments", [["--off", "--share", "0.5"], ["--share", "2"], ["--keep", "0"], ["--keep", "5"]])
 def test_log_usage(docs: Run, arguments: list[str]) -> None:
     assert docs("log", "docs", *arguments).code == 2
 

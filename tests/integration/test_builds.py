@@ -148,6 +148,11 @@ def test_beside_another_index(docs: pgvec.Collection) -> None:
     assert docs._database.fetch(current) == [(1,)]
     with pytest.raises(IndexBuildError, match="docs_dense_next exists already"):
         build(docs._database, space, Hnsw(8, 40), index_form(space), name="docs_dense_next", beside=True)
+    # What was tuned goes with the last index of the method.
+    docs.drop_index("docs_dense_next")
+    assert docs._database.fetch(current) == [(1,)]
+    docs.drop_index()
+    assert docs._database.fetch(current) == [(0,)]
 
 
 def test_what_other_interrupted_builds_left_is_cleared(docs: pgvec.Collection) -> None:

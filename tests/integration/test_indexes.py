@@ -145,6 +145,20 @@ def test_dropping(docs: pgvec.Collection) -> None:
     assert docs.recall(sample=20).recall == 1
 
 
+@pytest.mark.parametrize("lock", ["pgvec.build_index", "pgvec.rebuild_index"])
+def test_nothing_is_dropped_while_others_build(
+    docs: pgvec.Collection, connection: psycopg.Connection, lock: str
+) -> None:
+    docs.create_index()
+    connection.execute("SELECT pg_advisory_lock(hashtext(%s), %s)", [lock, docs.space.id])
+    with pytest.raises(IndexBuildError, match=r"another session is .*build.*nothing was dropped"):
+        docs.drop_index()
+    assert len(docs.indexes()) == 1
+    connection.execute("SELECT pg_advisory_unlock_all()")
+    assert docs.drop_index() == ["docs_dense_hnsw"]
+    docs.create_index()
+
+
 def test_others_can_write_during_a_concurrent_build_only(
     docs: pgvec.Collection, connection: psycopg.Connection
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
-from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError
+from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, TuningError
 from pgvec_toolkit.search.sampling import Sampling
 
 LOGGED = "SELECT query, k, filter FROM pgvec.query_log ORDER BY id"
@@ -56,7 +56,7 @@ def test_every_search_of_vectors_is_logged(docs: Collection, connection: psycopg
         ("[1,0.5,0]", 2, where),
         ("[0,0,1]", 3, None),
         ("[0,1,1]", 3, None),
-        ("[1,1,1]", 50, where),
+        ("[1,1,1]", 4, where),
         ("[1,0,0]", 5, None),
         ("[2,2,2]", 6, None),
         ("[3,3,3]", 7, None),
@@ -68,6 +68,7 @@ def test_every_search_of_vectors_is_logged(docs: Collection, connection: psycopg
 def test_what_no_watch_could_repeat_is_not_logged(docs: Collection, connection: psycopg.Connection) -> None:
     docs.log_queries(share=1)
     docs.search([1, 0, 0], exact=True)
+    docs.hybrid_search("text", queries={"dense": [1, 1, 1]}, recall=1)
     docs.search([1, 0, 0], where_sql="d.number > 3")
     docs.hybrid_search("text", queries={"dense": [1, 1, 1]}, where_sql="d.number > 3")
     docs.keyword_search("text")
@@ -115,10 +116,27 @@ def test_each_space_by_itself(docs: Collection, connection: psycopg.Connection) 
     docs.search([1, 0, 0])
     docs.search([0, 1], 3, space="title")
     docs.hybrid_search("text", 4, queries={"dense": [1, 1, 1], "title": [1, 1]})
-    assert logged(connection) == [("[0,1]", 3, None), ("[1,1]", 100, None)]
+    assert logged(connection) == [("[0,1]", 3, None), ("[1,1]", 4, None)]
     assert docs.logged_queries().queries == 0
     docs.drop_space("title")
     assert logged(connection) == []
+
+
+def test_values_of_other_kinds_are_refused(db: Database) -> None:
+    docs: Any = db.create_collection("docs", dimensions=3, keywords=False)
+    for refused, error, message in (
+        (lambda: docs.log_queries("a"), ConfigurationError, "share is a number"),
+        (lambda: docs.log_queries(1, "a"), ConfigurationError, "keep is a whole number"),
+        (lambda: docs.watch(queries="x"), ConfigurationError, "queries is a whole number"),
+        (lambda: docs.watch("x"), ConfigurationError, "k is a whole number"),
+        (lambda: docs.set_drift_baseline(queries="x"), ConfigurationError, "queries is a whole number"),
+        (lambda: docs.tune("0.9"), TuningError, "a target recall is a number"),
+        (lambda: docs.tune(0.9, k="10"), TuningError, "k must be a whole number"),
+        (lambda: docs.tune(0.9, tail_share="1"), TuningError, "tail_share must be a number"),
+        (lambda: docs.advise("0.9"), TuningError, "a target recall is a number"),
+    ):
+        with pytest.raises(error, match=message):
+            refused()
 
 
 def test_while_it_is_off_the_connection_is_not_touched() -> None:

@@ -175,6 +175,15 @@ def test_changed_functions_are_applied_again(dsn: str, expected: list[str]) -> N
     assert structure(dsn) == expected
 
 
+def test_what_depends_on_functions_is_named(dsn: str) -> None:
+    _query(dsn, "CREATE VIEW public.mine AS SELECT pgvec._gate(1, 'hnsw', 1, 1)")
+    _query(dsn, "UPDATE pgvec.run_always_sql SET checksum = 'other'")
+    with pytest.raises(ConfigurationError, match=r"view (public\.)?mine depends on .*Drop these objects, migrate"):
+        migrate.upgrade(dsn)
+    _query(dsn, "DROP VIEW public.mine")
+    migrate.upgrade(dsn)
+
+
 def test_the_extension_stays_out_of_schema_pgvec(dsn: str) -> None:
     """Even for a role of that name, to which schema pgvec is "$user", the first schema of its search_path."""
     (found,) = _query(dsn, "SELECT extnamespace::regnamespace::text FROM pg_extension WHERE extname = 'vector'")
