@@ -236,6 +236,11 @@ END $$;
 COMMENT ON FUNCTION pgvec._watched_drift(pgvec.collections, pgvec.vector_spaces, text, double precision[]) IS
 'Drift since the baseline, which is taken if there is none: nothing is compared then.';
 
+CREATE OR REPLACE FUNCTION pgvec._is_drift(alarm text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT alarm ~ '^the stored embeddings have moved|^queries are (farther from|nearer to) their nearest|queries are farther from their nearest' $$;
+COMMENT ON FUNCTION pgvec._is_drift(text) IS 'Whether an alarm of a check is one of _watched_drift, not one of _recall_alarms.';
+
 CREATE OR REPLACE FUNCTION pgvec._watched_target(owner pgvec.collections, wanted pgvec.vector_spaces, k integer, OUT target_recall double precision, OUT tail_share double precision)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$

@@ -197,16 +197,23 @@ COMMENT ON FUNCTION pgvec._health_cold(bigint, double precision) IS
 CREATE OR REPLACE FUNCTION pgvec._health_recall() RETURNS TABLE (severity text, subject text, finding text, mend text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN r.recall_high < r.target_recall THEN 'error' ELSE 'warning' END, s.subject,
-           format('at its last check, on %s, recall@%s was %s%s: %s', to_char(r.checked_at, 'YYYY-MM-DD'), r.k, round(r.recall::numeric, 3),
-                  ' (target ' || r.target_recall || ')', array_to_string(r.alarms, '; ')),
-           format('pgvec tune %s', s.arguments)
+    SELECT CASE WHEN NOT a.drift AND r.recall_high < r.target_recall THEN 'error' ELSE 'warning' END, s.subject,
+           format('at its last check, on %s, %s%s', to_char(r.checked_at, 'YYYY-MM-DD'),
+                  CASE WHEN NOT a.drift THEN format('recall@%s was %s%s: ', r.k, round(r.recall::numeric, 3), ' (target ' || r.target_recall || ')') END, a.alarms),
+           CASE WHEN a.drift THEN format('pgvec watch %s --new-baseline  # if it is as it should be', s.arguments)
+                ELSE format('pgvec tune %1$s && pgvec watch %1$s', s.arguments) END
     FROM pgvec._all_spaces() s
     CROSS JOIN LATERAL (SELECT c.k, c.recall, c.recall_high, c.target_recall, c.alarms, c.checked_at FROM pgvec.recall_checks c
                         WHERE c.space_id = s.space_id ORDER BY c.checked_at DESC, c.id DESC LIMIT 1) r
-    WHERE r.alarms <> '{}'
+    CROSS JOIN LATERAL (SELECT pgvec._is_drift(u.alarm) AS drift, string_agg(u.alarm, '; ' ORDER BY u.position) AS alarms
+                        FROM unnest(r.alarms) WITH ORDINALITY AS u (alarm, position) GROUP BY 1) a
+    -- What was done about it since has to be judged by another check.
+    WHERE CASE WHEN a.drift THEN NOT EXISTS (SELECT FROM pgvec.drift_baselines b WHERE b.space_id = s.space_id AND b.taken_at > r.checked_at)
+               ELSE NOT EXISTS (SELECT FROM pgvec._used_profiles() p WHERE p.space_id = s.space_id AND p.tuned_at > r.checked_at)
+                    AND NOT EXISTS (SELECT FROM pgvec.index_builds b WHERE b.space_id = s.space_id AND b.built_at > r.checked_at) END
 $$;
-COMMENT ON FUNCTION pgvec._health_recall() IS 'Alarms of the last check of recall and drift.';
+COMMENT ON FUNCTION pgvec._health_recall() IS
+'Alarms of the last check, of recall unless it was tuned or the index built since, of drift unless a baseline was taken since.';
 
 CREATE OR REPLACE FUNCTION pgvec._health_keywords() RETURNS TABLE (severity text, subject text, finding text, mend text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

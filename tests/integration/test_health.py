@@ -75,8 +75,9 @@ LOGGED = (
 CHECKED = (
     "INSERT INTO pgvec.recall_checks (space_id, k, source, queries, recall, recall_low, recall_high, short_results,"
     " milliseconds, target_recall, alarms)"
-    " SELECT space_id, 10, 'log', 50, 0.8, 0.75, {}, 0, 1, 0.95, '{{recall is low}}' FROM pgvec.index_builds"
+    " SELECT space_id, 10, 'log', 50, 0.8, 0.75, {}, 0, 1, 0.95, '{{{}}}' FROM pgvec.index_builds"
 )
+MOVED = "the stored embeddings have moved by 2.00 of their spread"
 IVFFLAT = "CREATE INDEX other ON docs_dense USING ivfflat (embedding {}) WITH (lists = 2) {}"
 
 # What provokes it; severity; subject; what the finding says; the mend.
@@ -175,13 +176,6 @@ CASES = {
         "other options",
         "pgvec tune docs",
     ),
-    "tuned before the build": (
-        BUILD + "built_at = now() + '1 h'",
-        "warning",
-        "space docs.dense",
-        "was built after that",
-        "pgvec tune docs",
-    ),
     "outgrown": (
         """UPDATE pgvec.tuning_profiles SET evidence = '{"rows": 1000}'""",
         "warning",
@@ -253,13 +247,26 @@ CASES = {
         "ANALYZE public.docs_dense;",
     ),
     "recall": (
-        CHECKED.format("0.85"),
+        CHECKED.format("0.85", "recall is low"),
         "error",
         "space docs.dense",
         "recall@10 was 0.800.*recall is low",
-        "pgvec tune docs",
+        "pgvec tune docs && pgvec watch docs$",
     ),
-    "drift": (CHECKED.format("0.96"), "warning", "space docs.dense", "recall is low", "pgvec tune docs"),
+    "recall, perhaps": (
+        CHECKED.format("0.96", "recall is low"),
+        "warning",
+        "space docs.dense",
+        "recall is low",
+        "pgvec tune docs && pgvec watch docs$",
+    ),
+    "drift": (
+        CHECKED.format("0.85", MOVED),
+        "warning",
+        "space docs.dense",
+        "at its last check, on [0-9-]*, the stored embeddings have moved",
+        "pgvec watch docs --new-baseline",
+    ),
     "keywords of another server": (
         "UPDATE pgvec.keyword_indexes SET probe = probe + 1",
         "error",
@@ -325,6 +332,29 @@ def test_what_is_wrong_is_found_and_its_mend_mends_it(patient: psycopg.Connectio
         assert matching[0].mend.startswith(("pgvec ", "SELECT * FROM pgvec.explain")) or matching[0] not in found(
             patient
         )
+
+
+@pytest.mark.parametrize(
+    ("alarms", "done", "left"),
+    [
+        ("recall is low", "UPDATE pgvec.tuning_profiles SET tuned_at = now() + '1 h'", []),
+        ("recall is low", BUILD + "built_at = now() + '1 h'", []),  # nor is that a reason to tune
+        (
+            f'recall is low, "{MOVED}"',
+            "INSERT INTO pgvec.drift_baselines (space_id, distances, source, taken_at)"
+            " SELECT space_id, '{1}', 'log', now() + '1 h' FROM pgvec.index_builds",
+            ["recall is low"],
+        ),
+        (f'recall is low, "{MOVED}"', "UPDATE pgvec.tuning_profiles SET tuned_at = now() + '1 h'", [MOVED]),
+    ],
+)
+def test_an_alarm_ends_when_something_was_done_about_it(
+    patient: psycopg.Connection, alarms: str, done: str, left: list[str]
+) -> None:
+    patient.execute(CHECKED.format("0.85", alarms).encode())
+    patient.execute(done.encode())
+    there = [finding.finding for finding in found(patient) if finding.subject == "space docs.dense"]
+    assert [each.rpartition(": " if "recall" in each else ", ")[2] for each in there] == left
 
 
 def _run(connection: psycopg.Connection, mend: str) -> None:
@@ -498,6 +528,14 @@ def test_a_damaged_index_is_found_by_searching_it(patient: psycopg.Connection, d
     assert says in canary.finding
     assert canary.mend == "REINDEX INDEX CONCURRENTLY public.docs_dense_hnsw;"
     assert found(patient, "pgvec.check_indexes('notes')") == []
+
+
+def test_an_index_that_has_to_make_way_for_another_is_not_damaged(patient: psycopg.Connection) -> None:
+    """Named so that searches are tuned for it, though the planner thinks the other one cheaper."""
+    patient.execute("ALTER INDEX docs_dense_hnsw RENAME TO a")
+    patient.execute(IVFFLAT.format("vector_cosine_ops", "").replace("lists = 2", "lists = 40").encode())
+    assert [f.subject for f in found(patient) if "one of several" in f.finding] == ["index public.other"]
+    assert found(patient, "pgvec.check_indexes()") == []
 
 
 @pytest.mark.parametrize(
