@@ -25,6 +25,19 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgvec._health_unreadable() IS 'Spaces that this role cannot search.';
 
+CREATE OR REPLACE FUNCTION pgvec._health_scratch() RETURNS TABLE (severity text, subject text, finding text, mend text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'hint', 'collection ' || c.name, 'was left by an advisor that was killed', format('SELECT pgvec.drop_collection(%L);', c.name)
+    FROM pgvec.collections c
+    -- One that is at work holds a lock by its name.
+    WHERE c.name ~ pgvec._scratch_names() AND NOT EXISTS (
+        SELECT FROM pg_locks l
+        WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+          AND l.classid::bigint = hashtext('pgvec.advise')::bigint & 4294967295 AND l.objid::bigint = hashtext(c.name)::bigint & 4294967295)
+$$;
+COMMENT ON FUNCTION pgvec._health_scratch() IS 'Collections that pgvec advise tried indexes on, and that nobody uses any more.';
+
 CREATE OR REPLACE FUNCTION pgvec._health_columns() RETURNS TABLE (severity text, subject text, finding text, mend text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -139,7 +152,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'warning', 'table ' || u.relid::regclass,
            format('%s %% of its rows are dead (about %s): searches of its index walk through them', 100 * u.n_dead_tup / (u.n_live_tup + u.n_dead_tup), u.n_dead_tup),
-           format('VACUUM (ANALYZE) %s;', u.relid::regclass)
+           -- VACUUM takes them out of an index, but mends its graph badly.
+           CASE WHEN EXISTS (SELECT FROM pgvec._all_indexes() i WHERE i.space_id = s.space_id AND i.usable) THEN format('pgvec index rebuild %s --if-needed', s.arguments)
+                ELSE format('VACUUM (ANALYZE) %s;', u.relid::regclass) END
     FROM pgvec._all_spaces() s JOIN pg_stat_all_tables u ON u.relid = s.vectors
     WHERE u.n_dead_tup > 1000 AND u.n_dead_tup > 0.2 * (u.n_live_tup + u.n_dead_tup)
 $$;
@@ -161,13 +176,13 @@ CREATE OR REPLACE FUNCTION pgvec._health_swollen() RETURNS TABLE (severity text,
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'warning', i.subject, format('is %s, and would be about %s if it were built now', pg_size_pretty(i.bytes), pg_size_pretty(fresh.bytes)),
-           format('REINDEX INDEX CONCURRENTLY %s;', i.index::regclass)
+           format('pgvec index rebuild %s', i.arguments)
     FROM pgvec._all_indexes() i
-    -- From what its last build came to: a page or so that it has at least counts for nothing.
+    -- From what its last build came to: a few pages more count for nothing, and growth as in pgvec_toolkit.tune.rebuild.
     CROSS JOIN LATERAL (SELECT (b.bytes * i.rows / greatest(b.rows, 1))::bigint AS bytes FROM pgvec.index_builds b
                         WHERE b.space_id = i.space_id AND b.index_name = i.name ORDER BY b.built_at DESC LIMIT 1) fresh
     WHERE i.valid AND i.vectors::regclass::text NOT IN (SELECT t.relation FROM pgvec._stale_tables() t)
-      AND i.bytes > 1.5 * fresh.bytes AND i.bytes - fresh.bytes > 524288
+      AND i.place = 1 AND i.bytes > 1.3 * fresh.bytes + 16 * 8192
 $$;
 COMMENT ON FUNCTION pgvec._health_swollen() IS 'Indexes much larger than they need be, for the rows that there are.';
 
