@@ -12,7 +12,7 @@ BEGIN
         FROM (
             SELECT DISTINCT CASE
                 WHEN f.key IN ('$and', '$or') THEN
-                    (SELECT format('%s (%s)', f.key, string_agg(DISTINCT pgvec.filter_class(i.value), ', ' ORDER BY pgvec.filter_class(i.value)))
+                    (SELECT format('%s (%s)', f.key, string_agg(DISTINCT pgvec.filter_class(i.value) COLLATE "C", ', ' ORDER BY pgvec.filter_class(i.value) COLLATE "C"))
                      FROM jsonb_array_elements(CASE jsonb_typeof(f.value) WHEN 'array' THEN f.value ELSE '[]' END) i)
                 WHEN f.key = '$not' THEN format('$not (%s)', pgvec.filter_class(f.value))
                 WHEN starts_with(f.key, '$') THEN f.key

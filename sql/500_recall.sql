@@ -19,8 +19,7 @@ DECLARE
     found_sql text;
     exact_sql text;
     sample  record;
-    truth   double precision[];
-    found   double precision[];
+    seen    record;
     shares  double precision[] := '{}';
     short   integer := 0;
 BEGIN
@@ -38,16 +37,10 @@ BEGIN
     exact_sql := pgvec._nearest_sql(owner, wanted, options || '{"exact": true}', k, 1, query_);
     -- As text: the plan of USING is kept for the session, and so for spaces of other types.
     FOR sample IN EXECUTE format('SELECT s.key, s.embedding::text AS embedding FROM (%s) s', pgvec._sample_sql(owner.schema_name, wanted.table_name, queries)) LOOP
-        EXECUTE format('SELECT array_agg(t.distance ORDER BY t.distance) FROM (%s) t WHERE t.key <> $3', exact_sql)
-            INTO truth USING sample.embedding, filter, sample.key;
-        EXECUTE format('SELECT array_agg(t.distance ORDER BY t.distance) FROM (%s) t WHERE t.key <> $3', found_sql)
-            INTO found USING sample.embedding, filter, sample.key;
-        truth := truth[:k];
-        CONTINUE WHEN truth IS NULL;
-        -- By distance, not by id: of exact duplicates, any one is as good as another.
-        shares := shares || (SELECT count(*) FROM unnest(found[:k]) f WHERE f <= truth[cardinality(truth)] + 1e-7)::double precision
-                            / cardinality(truth);
-        short := short + (coalesce(cardinality(found), 0) < cardinality(truth))::integer;
+        SELECT m.recall, m.short INTO seen FROM pgvec._measured_query(found_sql, exact_sql, sample.embedding, filter, sample.key, k) m;
+        CONTINUE WHEN seen.recall IS NULL;
+        shares := shares || seen.recall;
+        short := short + seen.short::integer;
     END LOOP;
     RETURN QUERY SELECT avg(s), percentile_cont(0.05) WITHIN GROUP (ORDER BY s), count(s)::integer, short FROM unnest(shares) s;
 END $$;
@@ -60,9 +53,9 @@ Example: SELECT * FROM pgvec.recall(''docs'');';
 CREATE OR REPLACE FUNCTION pgvec._sample_sql(schema_name text, table_name text, queries integer) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    -- Pages enough for about 50 times the sample, then a fair draw among their rows.
+    -- Pages enough for about 50 times the sample, and about 50 of them, or chance might take none; then a fair draw among their rows.
     SELECT format('SELECT v.key, v.embedding FROM %I.%I v TABLESAMPLE SYSTEM (%s) ORDER BY random() LIMIT %s', schema_name, table_name,
-                  least(100, 5000.0 * queries / greatest(c.reltuples, 1)), queries)
+                  least(100, greatest(5000.0 * queries / greatest(c.reltuples, 1), 5000.0 / greatest(c.relpages, 1))), queries)
     FROM pg_class c WHERE c.oid = pgvec._relation(schema_name, table_name)
 $$;
 COMMENT ON FUNCTION pgvec._sample_sql(text, text, integer) IS 'A statement that draws stored vectors at random.';

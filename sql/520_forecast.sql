@@ -294,7 +294,7 @@ BEGIN
     IF NOT (planned -> 'fits')::boolean AND limits ->> 'memory' IS NULL THEN
         notes := notes || 'How much memory the machine has is unknown to this role: assumed is four times shared_buffers.'::text;
     END IF;
-    IF planned ->> 'method' = 'ivfflat' AND (planned -> 'rows')::bigint < (planned -> 'options' -> 'lists')::bigint THEN
+    IF planned ->> 'method' = 'ivfflat' AND (planned -> 'rows')::bigint BETWEEN 1 AND (planned -> 'options' -> 'lists')::bigint - 1 THEN
         notes := notes || 'Fewer rows than lists: load first.'::text;
     END IF;
     IF planned ->> 'form' = 'prefix' THEN
@@ -350,8 +350,16 @@ DECLARE
     relation regclass := pgvec._relation(owner.schema_name, wanted.table_name);
     checked  record;
 BEGIN
+    IF rows NOT BETWEEN 0 AND 1000000000000 THEN
+        RAISE EXCEPTION 'rows must be from 0 to 1000000000000, not %', rows USING ERRCODE = 'PV005', HINT = 'Leave it out for as many as there are.';
+    END IF;
     SELECT c.prefix, c.hnsw INTO checked FROM pgvec._checked_options(wanted, method, form, prefix, m, ef_construction, lists) c;
     IF calibrate THEN
+        PERFORM pgvec._check_stores('plan_index (calibrate => true)', 'SELECT, INSERT, UPDATE ON pgvec.build_calibrations');
+        IF NOT has_database_privilege(current_database(), 'TEMPORARY') THEN
+            RAISE EXCEPTION 'plan_index (calibrate => true) builds indexes on a temporary table, and role % may not make one', quote_ident(current_user)
+                USING ERRCODE = 'PV005', HINT = format('GRANT TEMPORARY ON DATABASE %I TO %I;', current_database(), current_user);
+        END IF;
         PERFORM pgvec._calibrate_builds(wanted, relation,
             ARRAY(SELECT p FROM pgvec._plans(wanted, relation, method, form, checked.prefix, checked.hnsw, lists, rows) p));
     END IF;

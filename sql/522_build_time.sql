@@ -54,10 +54,10 @@ DECLARE
     spent double precision;
 BEGIN
     began := clock_timestamp();
-    EXECUTE format('CREATE INDEX pgvec_sample_index ON pg_temp.pgvec_sample USING %I (%s %s) WITH (%s) WHERE number BETWEEN %s AND %s',
-                   kind ->> 'method', kind ->> 'expression', kind ->> 'opclass', options, first, last);
+    EXECUTE format('CREATE INDEX pgvec_calibrated ON pg_temp.pgvec_calibration_%s USING %I (%s %s) WITH (%s) WHERE number BETWEEN %s AND %s',
+                   pg_backend_pid(), kind ->> 'method', kind ->> 'expression', kind ->> 'opclass', options, first, last);
     spent := 1000 * extract(epoch FROM clock_timestamp() - began);
-    DROP INDEX pg_temp.pgvec_sample_index;
+    DROP INDEX pg_temp.pgvec_calibrated;
     RETURN spent;
 END $$;
 COMMENT ON FUNCTION pgvec._index_milliseconds(jsonb, text, bigint, bigint) IS 'How long it takes to build an index on some rows of the sample.';
@@ -116,16 +116,17 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET maintenance_work_mem 
 AS $$
 DECLARE
     there     bigint := pgvec._estimated_rows(relation);
+    sample    text := format('pgvec_calibration_%s', pg_backend_pid());
     kind      jsonb;
     measured  record;
     available bigint;
 BEGIN
-    EXECUTE format('CREATE TEMP TABLE pgvec_sample (number integer, embedding %s) ON COMMIT DROP', pgvec._embedding_type(wanted.type, wanted.dimensions));
-    ALTER TABLE pg_temp.pgvec_sample ALTER embedding SET STORAGE PLAIN;
-    EXECUTE format('INSERT INTO pg_temp.pgvec_sample SELECT row_number() OVER (), s.embedding FROM (SELECT v.embedding FROM %s v %s LIMIT 20000) s', relation,
+    EXECUTE format('CREATE TEMP TABLE %I (number integer, embedding %s) ON COMMIT DROP', sample, pgvec._embedding_type(wanted.type, wanted.dimensions));
+    EXECUTE format('ALTER TABLE pg_temp.%I ALTER embedding SET STORAGE PLAIN', sample);
+    EXECUTE format('INSERT INTO pg_temp.%I SELECT row_number() OVER (), s.embedding FROM (SELECT v.embedding FROM %s v %s LIMIT 20000) s', sample, relation,
                    CASE WHEN there > 30000 THEN format('TABLESAMPLE SYSTEM (%s)', 100 * 25000.0 / there) END);
-    SELECT count(*) INTO available FROM pg_temp.pgvec_sample;
-    INSERT INTO pg_temp.pgvec_sample SELECT - copy, s.embedding FROM pg_temp.pgvec_sample s, generate_series(1, 5000) copy WHERE s.number = 1;
+    GET DIAGNOSTICS available = ROW_COUNT;
+    EXECUTE format('INSERT INTO pg_temp.%1$I SELECT - copy, s.embedding FROM pg_temp.%1$I s, generate_series(1, 5000) copy WHERE s.number = 1', sample);
     FOREACH kind IN ARRAY CASE WHEN available < 100 THEN '{}' ELSE kinds END LOOP
         IF kind ->> 'method' = 'hnsw' THEN
             SELECT c.rows, c.row_us, c.growth, NULL::double precision AS list_us, NULL::double precision AS kmeans_us,
@@ -142,6 +143,6 @@ BEGIN
         SET rows = excluded.rows, row_us = excluded.row_us, growth = excluded.growth, list_us = excluded.list_us, kmeans_us = excluded.kmeans_us,
             distinct_share = excluded.distinct_share, measured_at = now();
     END LOOP;
-    DROP TABLE pg_temp.pgvec_sample;
+    EXECUTE format('DROP TABLE pg_temp.%I', sample);
 END $$;
 COMMENT ON FUNCTION pgvec._calibrate_builds(pgvec.vector_spaces, regclass, jsonb[]) IS 'Build indexes on a sample of the vectors, and keep how long it took.';

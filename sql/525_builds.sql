@@ -1,11 +1,13 @@
 -- Builds: those that are going on, and whether somebody else would notice one.
 
-CREATE OR REPLACE VIEW pgvec.build_progress AS
+CREATE OR REPLACE VIEW pgvec.build_progress WITH (security_invoker = true) AS
 SELECT t.collection, t.space, b.index, b.phase, b.share,
        b.elapsed, CASE WHEN b.share > 0 THEN b.elapsed * (1 / b.share - 1) END AS eta, b.pid
 FROM (SELECT c.name AS collection, s.name AS space, c.schema_name, s.table_name FROM pgvec.collections c JOIN pgvec.vector_spaces s ON s.collection_id = c.id
       UNION ALL SELECT c.name, NULL, c.schema_name, c.table_name FROM pgvec.collections c) t
-JOIN pg_catalog.pg_class r ON r.oid = to_regclass(format('%I.%I', t.schema_name, t.table_name))
+-- By name: regclass would fail where the schema is not the reader's to use.
+JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
+JOIN pg_catalog.pg_class r ON r.relnamespace = n.oid AND r.relname = t.table_name
 CROSS JOIN LATERAL (
     SELECT p.pid, p.phase, clock_timestamp() - a.query_start AS elapsed,
            -- Of others' uncommitted indexes only the statement knows the name.
@@ -28,6 +30,7 @@ CROSS JOIN LATERAL (
                                coalesce(p.tuples_done::double precision / nullif(p.tuples_total, 0), 0) AS tuples) done
     WHERE p.relid = r.oid AND p.datname = current_database()
 ) b;
+GRANT SELECT ON pgvec.build_progress TO PUBLIC;
 COMMENT ON VIEW pgvec.build_progress IS
 'Index builds that are going on on tables of collections, whoever started them. space: NULL for indexes of the chunk table; share: of the
 work, from 0 to 1; eta: what is left, if the rest is as fast.';

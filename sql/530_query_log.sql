@@ -53,8 +53,7 @@ BEGIN
     PERFORM pgvec._log_query(wanted.id, as_text, k, filter);
 END $$;
 COMMENT ON FUNCTION pgvec._log_search(pgvec.vector_spaces, anyelement, integer, jsonb, text, boolean) IS
-'Log a search if its space is sampled and chance has it. Exact searches say nothing of an index, and conditions in SQL are not kept: both are not
-logged.';
+'Log a search if its space is sampled and chance has it; but no exact one, which says nothing of an index, and none with conditions in SQL.';
 
 CREATE OR REPLACE FUNCTION pgvec._sampling(collection text) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -118,8 +117,8 @@ BEGIN
     GROUP BY s.share, s.keep;
 END $$;
 COMMENT ON FUNCTION pgvec.logged_queries(text, text) IS
-'What is logged of the queries of a space: the share and how many are kept (NULL: it is off), how many there are, how many of them have a filter, and
-since when.
+'What is logged of the queries of a space: the share and how many are kept (NULL: it is off), how many there are, how many of them have a
+filter, and since when.
 Example: SELECT * FROM pgvec.logged_queries(''docs'');';
 
 CREATE OR REPLACE FUNCTION pgvec.forget_queries(collection text, space text DEFAULT NULL) RETURNS bigint

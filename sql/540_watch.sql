@@ -23,8 +23,8 @@ BEGIN
     short := coalesce(cardinality(found), 0) < cardinality(truth);
 END $$;
 COMMENT ON FUNCTION pgvec._measured_query(text, text, text, jsonb, bigint, integer) IS
-'Run a query by two statements of _nearest_sql, the one that searches use and the exact one. recall: NULL if nothing matches; short: whether fewer
-rows came than match; nearest: the least true distance. own_key: the query''s own row, if it is a stored one.';
+'Run a query by two statements of _nearest_sql, the one that searches use and the exact one. recall: NULL if nothing matches; short: whether fewer rows
+came than match; nearest: the least true distance. own_key: the query''s own row, if it is a stored one.';
 
 CREATE OR REPLACE FUNCTION pgvec._watched_queries(owner pgvec.collections, wanted pgvec.vector_spaces, queries integer)
 RETURNS TABLE (source text, query text, filter jsonb, own_key bigint)
@@ -47,8 +47,7 @@ BEGIN
     RETURN QUERY EXECUTE format('SELECT ''stored'', s.embedding::text, NULL::jsonb, s.key FROM (%s) s', pgvec._sample_sql(owner.schema_name, wanted.table_name, queries));
 END $$;
 COMMENT ON FUNCTION pgvec._watched_queries(pgvec.collections, pgvec.vector_spaces, integer) IS
-'The queries to watch by: some of the newest logged ones, each with its own filter, if there are 20 different ones that may be read, else stored
-rows.';
+'The queries to watch by: some of the newest logged ones, each with its own filter, if there are 20 different ones that may be read, else rows.';
 
 CREATE OR REPLACE FUNCTION pgvec._measured_queries(owner pgvec.collections, wanted pgvec.vector_spaces, k integer, queries integer)
 RETURNS TABLE (source text, recall double precision, short boolean, milliseconds double precision, nearest double precision)
@@ -150,8 +149,7 @@ BEGIN
                FROM generate_series(0, rank - 1) i);
 END $$;
 COMMENT ON FUNCTION pgvec._out_of_range(double precision[], double precision[]) IS
-'The share of the second sample that is beyond the 99th percentile of the first, and the chance that it is as much or more if both are of one
-population.';
+'The share of the second sample beyond the 99th percentile of the first, and the chance that it is as much or more if both are of one population.';
 
 CREATE OR REPLACE FUNCTION pgvec._set_baseline(owner pgvec.collections, wanted pgvec.vector_spaces, source text, distances double precision[]) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
@@ -165,6 +163,23 @@ $$;
 COMMENT ON FUNCTION pgvec._set_baseline(pgvec.collections, pgvec.vector_spaces, text, double precision[]) IS
 'Store what the embeddings are like now, with the distances of queries to their nearest, as what later ones are compared with.';
 
+CREATE OR REPLACE FUNCTION pgvec._check_stores(what text, VARIADIC needed text[]) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    missing text := (SELECT string_agg(format('GRANT %s TO %I;', g, current_user), ' ' ORDER BY o) FROM unnest(needed) WITH ORDINALITY AS n (g, o)
+                     WHERE EXISTS (SELECT FROM regexp_split_to_table(split_part(g, ' ON ', 1), ', ') AS p WHERE NOT has_table_privilege(split_part(g, ' ON ', 2), p)));
+BEGIN
+    IF current_setting('transaction_read_only') = 'on' THEN
+        RAISE EXCEPTION '% stores what it measures, and this transaction is read-only', what
+            USING ERRCODE = 'PV005', HINT = 'Call it on the primary server, in a transaction that may write.';
+    ELSIF missing IS NOT NULL THEN
+        RAISE EXCEPTION '% stores what it measures, and role % may not', what, quote_ident(current_user) USING ERRCODE = 'PV005', HINT = missing;
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgvec._check_stores(text, text[]) IS
+'PV005 if what is to store something could not, before it measures for long; needed: such as SELECT, INSERT ON pgvec.recall_checks.';
+
 CREATE OR REPLACE FUNCTION pgvec.set_drift_baseline(collection text, space text DEFAULT NULL, queries integer DEFAULT 100) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -177,6 +192,7 @@ BEGIN
     IF (queries BETWEEN 20 AND 10000) IS NOT TRUE THEN
         RAISE EXCEPTION 'queries must be from 20 to 10000' USING ERRCODE = 'PV005', HINT = 'Fewer tell too little of what is usual.';
     END IF;
+    PERFORM pgvec._check_stores('set_drift_baseline', 'SELECT, INSERT, UPDATE ON pgvec.drift_baselines');
     SELECT min(m.source), array_agg(m.nearest) INTO source, distances FROM pgvec._measured_queries(owner, wanted, 1, queries) m;
     IF coalesce(cardinality(distances), 0) < 20 THEN
         RAISE EXCEPTION 'collection % holds too little to say what is usual: at least 21 vectors are needed', quote_literal(collection)
@@ -236,6 +252,11 @@ END $$;
 COMMENT ON FUNCTION pgvec._watched_drift(pgvec.collections, pgvec.vector_spaces, text, double precision[]) IS
 'Drift since the baseline, which is taken if there is none: nothing is compared then.';
 
+CREATE OR REPLACE FUNCTION pgvec._is_drift(alarm text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT alarm ~ '^the stored embeddings have moved|^queries are (farther from|nearer to) their nearest|queries are farther from their nearest' $$;
+COMMENT ON FUNCTION pgvec._is_drift(text) IS 'Whether an alarm of a check is one of _watched_drift, not one of _recall_alarms.';
+
 CREATE OR REPLACE FUNCTION pgvec._watched_target(owner pgvec.collections, wanted pgvec.vector_spaces, k integer, OUT target_recall double precision, OUT tail_share double precision)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -248,26 +269,45 @@ $$;
 COMMENT ON FUNCTION pgvec._watched_target(pgvec.collections, pgvec.vector_spaces, integer) IS
 'What the profile promises that searches for k neighbours use if they name no recall (see pgvec._profile); NULL without one.';
 
+CREATE OR REPLACE FUNCTION pgvec._recall_interval(mean double precision, deviation double precision, n double precision, z double precision,
+                                                  OUT low double precision, OUT high double precision)
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    most     double precision := mean * (1 - mean);  -- the variance of shares that are 0 or 1
+    -- As if another query had that: the spread of few queries says little of what others would have.
+    variance double precision := (coalesce(deviation, 0) ^ 2 * (n - 1) + most) / n;
+    tries    double precision := CASE WHEN most > 0 THEN n * most / variance ELSE n END;
+    centre   double precision := (mean + z ^ 2 / (2 * tries)) / (1 + z ^ 2 / tries);
+    half     double precision := z / (1 + z ^ 2 / tries) * sqrt(greatest(0, most) / tries + z ^ 2 / (4 * tries ^ 2));
+BEGIN
+    low := greatest(0, least(mean, centre - half));
+    high := least(1, greatest(mean, centre + half));
+END $$;
+COMMENT ON FUNCTION pgvec._recall_interval(double precision, double precision, double precision, double precision) IS
+'A confidence interval of a mean of n shares from 0 to 1, z standard errors to each side: Wilson''s, of as many tries as their spread is worth. It
+stays within 0 and 1, and says something where all of them are the same. As pgvec_toolkit.tune.profile.interval.';
+
 CREATE OR REPLACE FUNCTION pgvec._recall_alarms(seen pgvec.recall_checks, deviation double precision) RETURNS text[]
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     alarms text[] := '{}';
-    n      double precision := seen.queries;
     p      double precision := seen.reaching_share;
     -- What chance exceeds once in 10,000 times. A loop that checks every ten minutes would cry wolf daily at the ends of the 95 % interval.
     z      CONSTANT double precision := 3.72;
-    -- Wilson's interval of a share: the normal one is too narrow near 0 and 1.
-    width  double precision := z * sqrt(p * (1 - p) / n + z ^ 2 / (4 * n ^ 2)) / (1 + z ^ 2 / n);
-    centre double precision := (p + z ^ 2 / (2 * n)) / (1 + z ^ 2 / n);
+    mean   record;
+    share  record;
 BEGIN
-    IF seen.recall + z * deviation / sqrt(n) < seen.target_recall THEN
+    SELECT i.low, i.high INTO mean FROM pgvec._recall_interval(seen.recall, deviation, seen.queries, z) i;
+    SELECT i.low, i.high INTO share FROM pgvec._recall_interval(p, sqrt(p * (1 - p)), seen.queries, z) i;
+    IF mean.high < seen.target_recall THEN
         alarms := alarms || format('recall %s (%s to %s) is below the target %s: tune again, or rebuild the index', round(seen.recall::numeric, 2),
                                    round(seen.recall_low::numeric, 2), round(seen.recall_high::numeric, 2), seen.target_recall);
     END IF;
-    IF centre + width < seen.tail_share THEN
+    IF share.high < seen.tail_share THEN
         alarms := alarms || format('%s of the queries (%s to %s) reach the recall %s each, not %s of them: tune again, or rebuild the index', round(p::numeric, 2),
-                                   round((centre - width)::numeric, 2), round((centre + width)::numeric, 2), seen.target_recall, seen.tail_share);
+                                   round(share.low::numeric, 2), round(share.high::numeric, 2), seen.target_recall, seen.tail_share);
     END IF;
     IF seen.short_results > 0 THEN
         alarms := alarms || format('%s searches returned fewer rows than match: rebuild the index', seen.short_results);
@@ -298,6 +338,7 @@ BEGIN
     IF (k BETWEEN 1 AND 999 AND queries BETWEEN 1 AND 10000) IS NOT TRUE THEN
         RAISE EXCEPTION 'k must be from 1 to 999 and queries from 1 to 10000' USING ERRCODE = 'PV005';
     END IF;
+    PERFORM pgvec._check_stores('watch', 'SELECT, INSERT ON pgvec.recall_checks', 'SELECT, INSERT, UPDATE ON pgvec.drift_baselines');
     SELECT t.target_recall, t.tail_share INTO target FROM pgvec._watched_target(owner, wanted, k) t;
     seen.target_recall := target.target_recall;
     seen.tail_share := target.tail_share;
@@ -308,9 +349,7 @@ BEGIN
     IF seen.queries = 0 THEN
         RAISE EXCEPTION 'there is nothing to watch: no query finds anything in collection %', quote_literal(collection) USING ERRCODE = 'PV005', HINT = 'Load it first.';
     END IF;
-    -- Of a single query the interval is all there is.
-    seen.recall_low := greatest(0, seen.recall - coalesce(1.96 * deviation / sqrt(seen.queries), 1));
-    seen.recall_high := least(1, seen.recall + coalesce(1.96 * deviation / sqrt(seen.queries), 1));
+    SELECT i.low, i.high INTO seen.recall_low, seen.recall_high FROM pgvec._recall_interval(seen.recall, deviation, seen.queries, 1.96) i;
     drift := pgvec._watched_drift(owner, wanted, seen.source, distances);
     INSERT INTO pgvec.recall_checks AS r (space_id, k, source, queries, recall, recall_low, recall_high, reaching_share, short_results, milliseconds, target_recall,
                                      tail_share, mean_shift, distance_shift, out_of_range, alarms)

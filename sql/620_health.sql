@@ -1,8 +1,8 @@
 -- What is wrong with this database, and what mends it: the server, its extension and its settings. What is wrong with indexes is in
 -- 622_health_indexes.sql, with tables and queries in 624_health_data.sql.
 --
--- Nothing here reads a big table: it is the catalogue and the statistics that tell, so what is said of rows is an estimate. Each check is a
--- function pgvec._health_<name>; to whom rights are missing it says less, and never fails.
+-- No table of more than 4 MB is read, but the catalogue and the last logged queries: of larger ones statistics tell, so what is said of their
+-- rows is an estimate. Each check is a function pgvec._health_<name>; to whom rights are missing it says less, and never fails.
 
 CREATE OR REPLACE FUNCTION pgvec.check_health() RETURNS TABLE (severity text, subject text, finding text, mend text)
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -15,7 +15,7 @@ BEGIN
     -- The settings of pgvector are there as soon as something of it was called.
     EXECUTE format('SELECT ''[1]''::%I.vector', pgvec._vector_schema());
     FOREACH topic IN ARRAY ARRAY['server', 'extension', 'build_memory', 'memory', 'planner', 'forced', 'autovacuum',
-                                 'lost', 'unreadable', 'leftovers', 'several', 'unusable', 'missing', 'unused', 'untuned', 'outgrown',
+                                 'lost', 'scratch', 'unreadable', 'leftovers', 'several', 'unusable', 'missing', 'unused', 'untuned', 'outgrown',
                                  'columns', 'filters', 'dead', 'swollen', 'stale', 'cold', 'recall', 'keywords', 'vectorless'] LOOP
         BEGIN
             EXECUTE format('SELECT jsonb_agg(h) FROM pgvec.%I() h', '_health_' || topic) INTO more;
@@ -37,12 +37,19 @@ END $$;
 COMMENT ON FUNCTION pgvec.check_health() IS
 'What is wrong with this database, the worst first: of the server, its extension and settings, of the indexes and tables of collections.
 severity: error (results are wrong or data in danger), warning (searches are slower or worse than they need be), hint (worth a look). mend: a
-statement, or a command, to run. It reads statistics, not tables, and takes some milliseconds; what it says of rows is an estimate. A role
-that may see less gets fewer findings.
+statement, or a command, to run. It reads statistics, and no table of more than 4 MB, and takes some milliseconds; what it says of rows is an
+estimate. A role that may see less gets fewer findings.
 Example: SELECT * FROM pgvec.check_health() WHERE severity = ''error'';';
 
 CREATE OR REPLACE VIEW pgvec.health AS SELECT h.severity, h.subject, h.finding, h.mend FROM pgvec.check_health() h;
+-- What it may see is for the caller's own rights to say, and USAGE on the schema.
+GRANT SELECT ON pgvec.health TO PUBLIC;
 COMMENT ON VIEW pgvec.health IS 'What is wrong with this database, the worst first, and what mends it: pgvec.check_health().';
+
+CREATE OR REPLACE FUNCTION pgvec._scratch_names() RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT '^pgvec_advice_[0-9a-f]{8}$' $$;
+COMMENT ON FUNCTION pgvec._scratch_names() IS 'What collections are called that pgvec advise tries indexes on, and drops.';
 
 CREATE OR REPLACE FUNCTION pgvec._all_spaces()
 RETURNS TABLE (space_id integer, subject text, arguments text, collection text, wanted pgvec.vector_spaces, schema_name text, chunk_table text,
@@ -58,9 +65,10 @@ AS $$
     LEFT JOIN pg_namespace n ON n.nspname = c.schema_name
     LEFT JOIN pg_class d ON d.relnamespace = n.oid AND d.relname = c.table_name
     LEFT JOIN pg_class v ON v.relnamespace = n.oid AND v.relname = s.table_name
+    WHERE c.name !~ pgvec._scratch_names()
 $$;
 COMMENT ON FUNCTION pgvec._all_spaces() IS
-'All vector spaces, with their tables (NULL if they are gone), their estimated rows, and how commands name them.';
+'All vector spaces but those of the advisor''s trials, with their tables (NULL if they are gone), their estimated rows, and how commands name them.';
 
 CREATE OR REPLACE FUNCTION pgvec._all_indexes()
 RETURNS TABLE (space_id integer, space text, arguments text, index oid, name text, subject text, method name, form text, shape text, options text[],

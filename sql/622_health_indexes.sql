@@ -131,9 +131,8 @@ AS $$
     SELECT DISTINCT ON (i.space_id) 'warning', i.space, format('was tuned for recall %s, but %s', p.target_recall, reason.text), format('pgvec tune %s', i.arguments)
     FROM pgvec._all_indexes() i
     JOIN pgvec._used_profiles() p ON p.space_id = i.space_id AND p.shape = i.shape
-    LEFT JOIN LATERAL (SELECT max(b.built_at) AS moment FROM pgvec.index_builds b WHERE b.space_id = i.space_id AND b.index_name = i.name) built ON true
+    -- Not that it was built anew: a rebuild keeps what was tuned, and any other build ends it.
     CROSS JOIN LATERAL (VALUES
-        (p.tuned_at < built.moment, format('index %s was built after that', i.name)),
         (EXISTS (SELECT FROM unnest(i.options) o WHERE p.options ->> split_part(o, '=', 1) <> split_part(o, '=', 2)),
          format('on an index with other options (%s)', p.options)),
         (i.rows > 1.5 * p.tuned_rows, format('it has grown from %s rows to about %s', p.tuned_rows, i.rows))) AS reason (applies, text)

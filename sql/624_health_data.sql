@@ -25,6 +25,19 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgvec._health_unreadable() IS 'Spaces that this role cannot search.';
 
+CREATE OR REPLACE FUNCTION pgvec._health_scratch() RETURNS TABLE (severity text, subject text, finding text, mend text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'hint', 'collection ' || c.name, 'was left by an advisor that was killed', format('SELECT pgvec.drop_collection(%L);', c.name)
+    FROM pgvec.collections c
+    -- One that is at work holds a lock by its name.
+    WHERE c.name ~ pgvec._scratch_names() AND NOT EXISTS (
+        SELECT FROM pg_locks l
+        WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+          AND l.classid::bigint = hashtext('pgvec.advise')::bigint & 4294967295 AND l.objid::bigint = hashtext(c.name)::bigint & 4294967295)
+$$;
+COMMENT ON FUNCTION pgvec._health_scratch() IS 'Collections that pgvec advise tried indexes on, and that nobody uses any more.';
+
 CREATE OR REPLACE FUNCTION pgvec._health_columns() RETURNS TABLE (severity text, subject text, finding text, mend text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -139,7 +152,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'warning', 'table ' || u.relid::regclass,
            format('%s %% of its rows are dead (about %s): searches of its index walk through them', 100 * u.n_dead_tup / (u.n_live_tup + u.n_dead_tup), u.n_dead_tup),
-           format('VACUUM (ANALYZE) %s;', u.relid::regclass)
+           -- VACUUM takes them out of an index, but mends its graph badly.
+           CASE WHEN EXISTS (SELECT FROM pgvec._all_indexes() i WHERE i.space_id = s.space_id AND i.usable) THEN format('pgvec index rebuild %s --if-needed', s.arguments)
+                ELSE format('VACUUM (ANALYZE) %s;', u.relid::regclass) END
     FROM pgvec._all_spaces() s JOIN pg_stat_all_tables u ON u.relid = s.vectors
     WHERE u.n_dead_tup > 1000 AND u.n_dead_tup > 0.2 * (u.n_live_tup + u.n_dead_tup)
 $$;
@@ -161,13 +176,13 @@ CREATE OR REPLACE FUNCTION pgvec._health_swollen() RETURNS TABLE (severity text,
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'warning', i.subject, format('is %s, and would be about %s if it were built now', pg_size_pretty(i.bytes), pg_size_pretty(fresh.bytes)),
-           format('REINDEX INDEX CONCURRENTLY %s;', i.index::regclass)
+           format('pgvec index rebuild %s', i.arguments)
     FROM pgvec._all_indexes() i
-    -- From what its last build came to: a page or so that it has at least counts for nothing.
+    -- From what its last build came to: a few pages more count for nothing, and growth as in pgvec_toolkit.tune.rebuild.
     CROSS JOIN LATERAL (SELECT (b.bytes * i.rows / greatest(b.rows, 1))::bigint AS bytes FROM pgvec.index_builds b
                         WHERE b.space_id = i.space_id AND b.index_name = i.name ORDER BY b.built_at DESC LIMIT 1) fresh
     WHERE i.valid AND i.vectors::regclass::text NOT IN (SELECT t.relation FROM pgvec._stale_tables() t)
-      AND i.bytes > 1.5 * fresh.bytes AND i.bytes - fresh.bytes > 524288
+      AND i.place = 1 AND i.bytes > 1.3 * fresh.bytes + 16 * 8192
 $$;
 COMMENT ON FUNCTION pgvec._health_swollen() IS 'Indexes much larger than they need be, for the rows that there are.';
 
@@ -197,16 +212,23 @@ COMMENT ON FUNCTION pgvec._health_cold(bigint, double precision) IS
 CREATE OR REPLACE FUNCTION pgvec._health_recall() RETURNS TABLE (severity text, subject text, finding text, mend text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN r.recall_high < r.target_recall THEN 'error' ELSE 'warning' END, s.subject,
-           format('at its last check, on %s, recall@%s was %s%s: %s', to_char(r.checked_at, 'YYYY-MM-DD'), r.k, round(r.recall::numeric, 3),
-                  ' (target ' || r.target_recall || ')', array_to_string(r.alarms, '; ')),
-           format('pgvec tune %s', s.arguments)
+    SELECT CASE WHEN NOT a.drift AND r.recall_high < r.target_recall THEN 'error' ELSE 'warning' END, s.subject,
+           format('at its last check, on %s, %s%s', to_char(r.checked_at, 'YYYY-MM-DD'),
+                  CASE WHEN NOT a.drift THEN format('recall@%s was %s%s: ', r.k, round(r.recall::numeric, 3), ' (target ' || r.target_recall || ')') END, a.alarms),
+           CASE WHEN a.drift THEN format('pgvec watch %s --new-baseline  # if it is as it should be', s.arguments)
+                ELSE format('pgvec tune %1$s && pgvec watch %1$s', s.arguments) END
     FROM pgvec._all_spaces() s
     CROSS JOIN LATERAL (SELECT c.k, c.recall, c.recall_high, c.target_recall, c.alarms, c.checked_at FROM pgvec.recall_checks c
                         WHERE c.space_id = s.space_id ORDER BY c.checked_at DESC, c.id DESC LIMIT 1) r
-    WHERE r.alarms <> '{}'
+    CROSS JOIN LATERAL (SELECT pgvec._is_drift(u.alarm) AS drift, string_agg(u.alarm, '; ' ORDER BY u.position) AS alarms
+                        FROM unnest(r.alarms) WITH ORDINALITY AS u (alarm, position) GROUP BY 1) a
+    -- What was done about it since has to be judged by another check.
+    WHERE CASE WHEN a.drift THEN NOT EXISTS (SELECT FROM pgvec.drift_baselines b WHERE b.space_id = s.space_id AND b.taken_at > r.checked_at)
+               ELSE NOT EXISTS (SELECT FROM pgvec._used_profiles() p WHERE p.space_id = s.space_id AND p.tuned_at > r.checked_at)
+                    AND NOT EXISTS (SELECT FROM pgvec.index_builds b WHERE b.space_id = s.space_id AND b.built_at > r.checked_at) END
 $$;
-COMMENT ON FUNCTION pgvec._health_recall() IS 'Alarms of the last check of recall and drift.';
+COMMENT ON FUNCTION pgvec._health_recall() IS
+'Alarms of the last check, of recall unless it was tuned or the index built since, of drift unless a baseline was taken since.';
 
 CREATE OR REPLACE FUNCTION pgvec._health_keywords() RETURNS TABLE (severity text, subject text, finding text, mend text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

@@ -63,7 +63,9 @@ BEGIN
         IF plan IS NULL THEN
             EXECUTE 'EXPLAIN (FORMAT JSON) ' || search INTO plan USING sample.embedding;
             IF NOT jsonb_path_exists(plan, '$.** ? (@."Index Name" == $name)', jsonb_build_object('name', chosen.name)) THEN
-                RETURN 'the planner does not use it, whatever it costs';
+                -- Of two that would do the planner takes the one that it thinks cheaper: nothing is known of this one.
+                RETURN CASE WHEN (SELECT count(*) FROM pgvec._indexes(vectors, wanted) i WHERE i.usable) = 1
+                            THEN 'the planner does not use it, whatever it costs' END;
             END IF;
         END IF;
         -- A nearest of all is itself, or as near: another may be equal. A vector without a direction is in no index (NaN).

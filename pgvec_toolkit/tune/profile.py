@@ -131,13 +131,16 @@ def interval(shares: NDArray[np.float64]) -> tuple[float, float]:
     """Return the 95 % confidence interval of mean recall.
 
     It is Wilson's, of as many tries as the spread of the queries is worth: unlike mean and error it stays below 1, and
-    says something where all queries have recall 1.
+    says something where all queries have the same recall. As pgvec._recall_interval.
     """
-    mean, error, z = float(shares.mean()), standard_error(shares), 1.96
-    tries = mean * (1 - mean) / error**2 if error > 0 and 0 < mean < 1 else float(len(shares))
+    mean, n, z = float(shares.mean()), len(shares), 1.96
+    most = max(0.0, mean * (1 - mean))  # the variance if each query found all or nothing
+    # As if one more query had that: the spread of few says little of what others would have.
+    variance = (float(((shares - mean) ** 2).sum()) + most) / n
+    tries = n * most / variance if most > 0 else float(n)
     centre = (mean + z * z / (2 * tries)) / (1 + z * z / tries)
-    half = z / (1 + z * z / tries) * float(np.sqrt(max(0.0, mean * (1 - mean)) / tries + z * z / (4 * tries * tries)))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    half = z / (1 + z * z / tries) * float(np.sqrt(most / tries + z * z / (4 * tries * tries)))
+    return max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
 
 
 def store(connection: Connection, collection: str, space: Space, index: str, profile: TuningProfile) -> None:

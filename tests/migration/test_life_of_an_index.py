@@ -107,6 +107,8 @@ def test_rights_are_carried_over_but_for_what_users_asked(old: Connection, empty
     ]
     for table in shared:
         assert old.execute(f"SELECT count(*) FROM pgvec.{table}".encode()).fetchone() == (0,)
+    assert old.execute("SELECT count(*) FROM pgvec.health WHERE severity = 'error'").fetchone() == (0,)
+    assert old.execute("TABLE pgvec.build_progress").fetchall() == []
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         old.execute("TABLE pgvec.query_log")
 
