@@ -12,7 +12,7 @@ import pytest
 
 from tests.cli.outcome import PGVEC, Run
 
-LINE = r"[\d: -]{19} recall@10 1\.000 \(1\.000 to 1\.000\) on 30 stored rows, [\d.]+ ms, 0 short results; "
+LINE = r"[\d: -]{19} recall@10 1\.000 \(0\.886 to 1\.000\) on 30 stored rows, [\d.]+ ms, 0 short results; "
 
 
 def test_watching(docs: Run, connection: psycopg.Connection) -> None:
