@@ -157,7 +157,10 @@ def _refuse_or_clear(connection: Connection, space: Space, name: str, beside: bo
         if not valid and (other == name or other.startswith(f"{space.vector_table}_")):
             connection.execute(_drop_statement(space, other))
         elif other == name:
-            raise IndexBuildError(f"index {name} exists already: drop it first to build it with other parameters")
+            raise IndexBuildError(
+                f"index {name} exists already: drop it first, or build it anew while searches go on, with "
+                "rebuild_index() or `pgvec index rebuild`"
+            )
         elif not beside:
             # The planner would choose by costs that know nothing of recall, and tune could not know which.
             raise IndexBuildError(f"{space.vector_table} has a vector index, {other}: drop it first")
