@@ -96,9 +96,10 @@ class Chart:
         return [(series, series.colour or next(palette)) for series in self.series]
 
     def ends(self) -> tuple[float, float]:
-        """Return where the line x = y begins and ends: at the least and the greatest number of all."""
+        """Return where the line x = y begins and ends: around all numbers, so that near it looks near."""
         numbers = [float(number) for series in self.series for number in (*series.x, *series.y)]
-        return (min(numbers), max(numbers)) if numbers else (1.0, 1.0)
+        beyond = 2.0 if self.x_log else 1.0
+        return (min(numbers) / beyond, max(numbers) * beyond) if numbers else (1.0, 1.0)
 
 
 def check(path: str | Path) -> Any:
