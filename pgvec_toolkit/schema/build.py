@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
@@ -260,16 +261,22 @@ def _drop_invalid(database: Pool, connection: Connection, space: Space, name: st
 
     Only under the lock: what another session is building is INVALID, too.
     """
+    if connection.info.transaction_status == TransactionStatus.ACTIVE:
+        # Ctrl-C came when psycopg could not cancel the build itself: it goes on, and its session takes nothing else.
+        with suppress(psycopg.Error):
+            connection.cancel_safe(timeout=_PATIENCE / 3)
+        connection.close()
     deadline = time.monotonic() + _PATIENCE
-    with suppress(psycopg.Error, PgvecError):
-        _drop_if_invalid(connection, space, name)
-        return
     while time.monotonic() < deadline:
-        # Whatever fails here, the build's own error says more.
-        with suppress(psycopg.Error, PgvecError), database.dedicated_connection() as another:
-            if _try_lock(another, space):
-                _drop_if_invalid(another, space, name)
+        # Whatever fails here, the build's own error says more. What cancelled the build may come late, and cancel this.
+        with suppress(psycopg.Error, PgvecError):
+            if not connection.closed:  # it has the lock
+                _drop_if_invalid(connection, space, name)
                 return
+            with database.dedicated_connection() as another:
+                if _try_lock(another, space):
+                    _drop_if_invalid(another, space, name)
+                    return
         time.sleep(0.2)
 
 

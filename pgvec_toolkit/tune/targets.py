@@ -21,8 +21,8 @@ def checked_recalls(asked: Any) -> list[float]:
             raise TuningError(
                 f"the target recall must be above 0 and below 1, not {target}: only an exact scan reaches 1"
             )
-    if not targets:
-        raise TuningError("give at least one target recall")
+    if not targets or len(set(targets)) < len(targets):
+        raise TuningError("give one target recall or several, none of them twice")
     return [float(target) for target in targets]
 
 

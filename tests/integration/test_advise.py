@@ -205,7 +205,7 @@ def test_what_a_killed_run_left_is_dropped_by_the_next(docs: Collection) -> None
 def test_what_cannot_be_advised_on_is_refused_at_once(docs: Collection) -> None:
     for arguments, error, message in (
         ({"recall": 1}, TuningError, "target recall"),
-        ({"recall": []}, TuningError, "at least one target"),
+        ({"recall": []}, TuningError, "none of them twice"),
         ({"sample": 999}, ConfigurationError, "at least 1,000 rows"),
         ({"k": 0}, ConfigurationError, "k must be"),
         ({"queries": STORED[:19]}, TuningError, "19 queries are too few"),

@@ -1,6 +1,6 @@
 """Builds and rebuilds are interrupted at random moments: by Ctrl-C, by kill -9, by a restart of the server.
 
-Two times each; PGVEC_INTERRUPTIONS=10 does it ten times each.
+Once each; PGVEC_INTERRUPTIONS=10 does it ten times each, builds and rebuilds in turn.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pgvec_toolkit.schema import migrate
 from tests.conftest import random_vectors
 
 ROOT = Path(__file__).parents[2]
-INTERRUPTIONS = int(os.environ.get("PGVEC_INTERRUPTIONS", "2"))
+INTERRUPTIONS = int(os.environ.get("PGVEC_INTERRUPTIONS", "1"))
 ROWS, DIMENSIONS = 3000, 16
 STORED = random_vectors(ROWS, DIMENSIONS)
 QUERIES = random_vectors(5, DIMENSIONS, seed=1)

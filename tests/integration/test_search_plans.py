@@ -58,7 +58,7 @@ def indexed(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iter
                         "metadata": [{"slot": int(number), "few": int(number) // 40} for number in slot],
                     }
                 )
-                docs.create_index(method)
+                docs.create_index(method, **({"m": 16, "ef_construction": 64} if method == "hnsw" else {}))
             database = stack.enter_context(Database(dsn, max_size=1))
             return Big(database.collection(name), dsn, stored, anchor, slot, farness)
 

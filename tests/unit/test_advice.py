@@ -153,10 +153,11 @@ def test_statements_of_a_migration(tmp_path: Path) -> None:
         'CREATE INDEX CONCURRENTLY "docs_dense_hnsw" ON "public"."docs_dense" USING "hnsw" '
         '((embedding::"ext"."halfvec"(384)) "ext"."halfvec_cosine_ops") WITH ("m" = 24, "ef_construction" = 200)'
     )
-    assert statements(found)[:3] == ["SET maintenance_work_mem = '1024kB'", create, 'ANALYZE "public"."docs_dense"']
+    settings = ["SET statement_timeout = 0", "SET maintenance_work_mem = '1024kB'"]
+    assert statements(found)[:4] == [*settings, create, 'ANALYZE "public"."docs_dense"']
     assert statements_back(found)[0] == 'DROP INDEX CONCURRENTLY "public"."docs_dense_hnsw"'
     beside = replace(found, replaces=(("docs_dense_hnsw", "CREATE INDEX docs_dense_hnsw ON public.docs_dense …"),))
-    assert [statement.partition(" ON ")[0] for statement in statements(beside)[1:4]] == [
+    assert [statement.partition(" ON ")[0] for statement in statements(beside)[2:5]] == [
         'CREATE INDEX CONCURRENTLY "docs_dense_hnsw_new"',
         'DROP INDEX CONCURRENTLY "public"."docs_dense_hnsw"',
         'ALTER INDEX "public"."docs_dense_hnsw_new" RENAME TO "docs_dense_hnsw"',
