@@ -180,8 +180,8 @@ def test_restart() -> None:
 
         def restart(process: subprocess.Popen[str]) -> None:
             server.stop("immediate")
-            process.communicate(timeout=120)
             server.start()
+            process.communicate(timeout=120)
 
         print("\nrestart:", interrupt(dsn, restart, seed=3))
     finally:
