@@ -197,7 +197,7 @@ def test_ivfflat_is_tuned_on_probes(ivfflat: Collection) -> None:
     assert 1 < profile.setting <= 40
     check_cheapest(profile, 1)
     assert setting_of_a_search(ivfflat, "10", "ivfflat.probes") == profile.setting
-    assert ivfflat.recall(queries=UNSEEN).recall > 0.93
+    assert ivfflat.recall(queries=UNSEEN).recall > 0.87  # both samples of 200: an error of 0.02
     assert ivfflat.tune(0.999, queries=TUNED_ON[:60]).setting <= 40  # all lists are an exact scan
 
 

