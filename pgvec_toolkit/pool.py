@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -138,10 +138,12 @@ class Pool:
             raise
 
     def dedicated_connection(self) -> Connection:
-        """Open a connection outside the pool, for work that sets its session up (builds, loads)."""
+        """Open a connection outside the pool, for long work in a session of its own: it ends there if we are killed."""
         with translated_errors():
             connection: Connection = psycopg.connect(self.dsn, **self._options)
             self._prepare(connection)
+            with suppress(psycopg.Error):  # not on every system
+                connection.execute("SET client_connection_check_interval = '1s'")
             return connection
 
     def own_processes(self) -> list[int]:

@@ -102,9 +102,7 @@ def build(
         )
     name = name or f"{space.vector_table}_{spec.method}"
     with database.dedicated_connection() as connection:
-        with suppress(psycopg.Error):  # not on every system
-            connection.execute("SET client_connection_check_interval = '1s'")
-        lock_out_other_builds(connection, space)
+        locks.lock(connection, locks.BUILD, space)
         _refuse_or_clear(connection, space, name, beside)
         plan = _plan(connection, space, spec, form)
         _refuse_or_warn(plan, name, force)
@@ -129,16 +127,6 @@ def build(
         connection.execute(sql.SQL("ANALYZE {}").format(space.vectors))
         locks.unlock(connection, locks.BUILD, space.id)  # a session ends some moments after its connection
     return name
-
-
-def lock_out_other_builds(connection: Connection, space: Space) -> None:
-    """Take a lock for this session: an index that another is building looks like a leftover to us."""
-    if not _try_lock(connection, space):
-        raise IndexBuildError(f"another session is building an index on {space.vector_table}: wait for it to end")
-
-
-def _try_lock(connection: Connection, space: Space) -> bool:
-    return locks.try_lock(connection, locks.BUILD, space.id)
 
 
 def _refuse_or_clear(connection: Connection, space: Space, name: str, beside: bool) -> None:
@@ -274,7 +262,7 @@ def _drop_invalid(database: Pool, connection: Connection, space: Space, name: st
                 _drop_if_invalid(connection, space, name)
                 return
             with database.dedicated_connection() as another:
-                if _try_lock(another, space):
+                if locks.try_lock(another, locks.BUILD, space.id):
                     _drop_if_invalid(another, space, name)
                     return
         time.sleep(0.2)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
+from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.schema import locks
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ class Index:
     size: int
 
 
-_POLL, _TRIES = 0.05, 10
 _THERE = "SELECT index_name, method, usable FROM pgvec.indexes(%s, %s)"
 
 
@@ -51,11 +49,8 @@ def drop(database: Pool, collection: str, space: Space, name: str | None) -> lis
     All of it in one transaction, and under the locks of builders: what they work on is not to vanish.
     """
     with database.dedicated_connection() as connection, connection.transaction():
-        for lock, doing in ((locks.REBUILD, "rebuilding the index of"), (locks.BUILD, "building an index on")):
-            if not _locked(connection, lock, space):
-                raise IndexBuildError(
-                    f"another session is {doing} {space.vector_table}: nothing was dropped. Wait for it to end"
-                )
+        for lock in (locks.REBUILD, locks.BUILD):
+            locks.lock(connection, lock, space, transaction=True)
         there = {index: method for index, method, _ in connection.execute(_THERE, [collection, space.name])}
         if name is not None and name not in there:
             raise ConfigurationError(
@@ -68,15 +63,6 @@ def drop(database: Pool, collection: str, space: Space, name: str | None) -> lis
         for method in sorted({"hnsw", "ivfflat"} - left):
             forget_profiles(connection, space, method)
     return dropped
-
-
-def _locked(connection: Connection, lock: str, space: Space) -> bool:
-    """Take a lock until the transaction ends; one that failed a moment ago may have it until its session has ended."""
-    for _ in range(_TRIES):
-        if locks.try_lock(connection, lock, space.id, transaction=True):
-            return True
-        time.sleep(_POLL)
-    return False
 
 
 def forget_profiles(connection: Connection, space: Space, method: str | None = None) -> None:

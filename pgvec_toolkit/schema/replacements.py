@@ -23,11 +23,6 @@ def replacement_name(space: Space) -> str:
     return f"{space.vector_table}_ccnew"
 
 
-def lock_replacement(connection: Connection, space: Space) -> bool:
-    """Take the lock of who makes or clears a replacement, for this session; False if another session has it."""
-    return locks.try_lock(connection, locks.REBUILD, space.id)
-
-
 def clear_replacement(connection: Connection, space: Space) -> bool:
     """Drop what an interrupted rebuild left; returns whether there was something. The connection is autocommit.
 
@@ -35,7 +30,7 @@ def clear_replacement(connection: Connection, space: Space) -> bool:
     searches use it.
     """
     name = replacement_name(space)
-    if name not in _there(connection, space) or not lock_replacement(connection, space):
+    if name not in _there(connection, space) or not locks.try_lock(connection, locks.REBUILD, space.id):
         return False
     try:
         there = _there(connection, space)

@@ -22,10 +22,11 @@ from psycopg import sql
 
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
 from pgvec_toolkit.pool import translated_errors
-from pgvec_toolkit.schema.build import build, lock_out_other_builds
+from pgvec_toolkit.schema import locks
+from pgvec_toolkit.schema.build import build
 from pgvec_toolkit.schema.index_specs import IndexSpec, index_form, index_spec
 from pgvec_toolkit.schema.promote import waits
-from pgvec_toolkit.schema.replacements import clear_replacement, lock_replacement, replacement_name
+from pgvec_toolkit.schema.replacements import clear_replacement, replacement_name
 from pgvec_toolkit.tune.profile import interval
 from pgvec_toolkit.tune.queries import Queries, found_distances, nearest_sql, sampled
 from pgvec_toolkit.tune.recall import shares
@@ -46,7 +47,6 @@ _FEWEST = 20  # queries that are measured, however slow they are
 _BATCH = 10
 _BUDGET = 0.15  # seconds for them, while searches wait
 _LONGEST = "10s"  # for which one statement of the switch may run, or its client be silent
-_POLL, _BUILD_ENDS = 0.05, 100
 _SURE = 3.0  # standard errors by which the new index has to be worse to be refused
 _LEAST_TOLERANCE = 0.01
 
@@ -125,10 +125,7 @@ def rebuild(
             lasted too long. The old one is as it was.
     """
     with translated_errors(), database.dedicated_connection() as connection:
-        with suppress(psycopg.Error):  # not on every system
-            connection.execute("SET client_connection_check_interval = '1s'")
-        if not lock_replacement(connection, space):
-            raise IndexBuildError(f"another session is rebuilding the index of {space.vector_table}: wait for it")
+        locks.lock(connection, locks.REBUILD, space)
         try:
             old = _old(connection, collection, space, name)
             spec = _spec(old, m, ef_construction, lists)
@@ -157,7 +154,7 @@ def _rebuild(database: Pool, switch: _Switch, if_needed: bool, progress: bool | 
         # An index that is there is served: others may write.
         form = index_form(space, old.form, old.dimensions if old.form == "prefix" else None)
         build(database, space, switch.spec, form, name=switch.new, beside=True, concurrently=True, progress=progress)
-        _lock_out_builds(connection, space)
+        locks.lock(connection, locks.BUILD, space)  # which our own build had
         after = _mean(switch.carry_out())
     except BaseException:
         _clear(database, connection, space)
@@ -322,15 +319,6 @@ class _Switch:
             f"(pg_stat_activity.pid: {', '.join(str(pid) for (pid,) in holders) or 'none now'}). "
             "Rebuild again when their transactions have ended"
         )
-
-
-def _lock_out_builds(connection: Connection, space: Space) -> None:
-    """Take the lock that our own build had, whose session may not have ended yet."""
-    for _ in range(_BUILD_ENDS):
-        with suppress(IndexBuildError):
-            return lock_out_other_builds(connection, space)
-        time.sleep(_POLL)
-    lock_out_other_builds(connection, space)
 
 
 def _old(connection: Connection, collection: str, space: Space, name: str | None) -> _Old:
