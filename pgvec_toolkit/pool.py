@@ -52,6 +52,12 @@ _ERRORS: dict[str, type[PgvecError]] = {
 _HINTS = {"42501": "An administrator can grant what is missing; the README says what a role needs"}
 MINIMUM_VECTOR_VERSION = (0, 8, 0)  # iterative index scans
 _CONNECT_TIMEOUT = 10  # seconds, unless the DSN or PGCONNECT_TIMEOUT says otherwise
+# Those that the server has: of transactions from version 17 on.
+_NO_TIMEOUTS = """
+SELECT set_config(s.name, '0', false) FROM pg_catalog.pg_settings s
+WHERE s.name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout',
+                 'idle_in_transaction_session_timeout')
+"""
 _PATIENCE = 1.0  # seconds until we ask why the pool has no connection for us
 
 
@@ -137,14 +143,20 @@ class Pool:
             _raise_translated(error)
             raise
 
-    def dedicated_connection(self) -> Connection:
-        """Open a connection outside the pool, for long work in a session of its own: it ends there if we are killed."""
+    @contextmanager
+    def dedicated_connection(self) -> Iterator[Connection]:
+        """Open a connection outside the pool, for long work in a session of its own: it ends there if we are killed.
+
+        It is autocommit, no timeout of the role or the database is for it, and its driver errors come out as pgvec's.
+        """
         with translated_errors():
             connection: Connection = psycopg.connect(self.dsn, **self._options)
-            self._prepare(connection)
-            with suppress(psycopg.Error):  # not on every system
-                connection.execute("SET client_connection_check_interval = '1s'")
-            return connection
+            with connection:
+                self._prepare(connection)
+                connection.execute(_NO_TIMEOUTS)
+                with suppress(psycopg.Error):  # not on every system
+                    connection.execute("SET client_connection_check_interval = '1s'")
+                yield connection
 
     def own_processes(self) -> list[int]:
         """Return the server processes of this pool's sessions, lent and dedicated ones too."""

@@ -143,6 +143,19 @@ def test_the_dsns_own_timeout_is_kept() -> None:
         assert ours._options["connect_timeout"] == 10
 
 
+def test_long_work_has_no_timeout_and_our_errors(dsn: str) -> None:
+    timeouts = ["statement_timeout", "lock_timeout", "idle_session_timeout", "idle_in_transaction_session_timeout"]
+    everywhere = "SELECT DISTINCT setting FROM pg_settings WHERE name = ANY(%s) OR name = 'transaction_timeout'"
+    with Database(make_conninfo(dsn, options=" ".join(f"-c {name}=60000" for name in timeouts))) as database:
+        with database.connection() as pooled:
+            assert ("60000",) in pooled.execute(everywhere, [timeouts]).fetchall()
+        with database.dedicated_connection() as connection:
+            assert connection.execute(everywhere, [timeouts]).fetchall() == [("0",)]
+        with pytest.raises(FilterError), database.dedicated_connection() as connection:
+            connection.execute("SELECT 'x'::date")
+    assert connection.closed
+
+
 def test_an_exhausted_pool_is_not_called_unreachable(dsn: str) -> None:
     with Database(dsn, max_size=1, timeout=0.2) as database, database.connection():
         with pytest.raises(ConnectionFailed, match="raise max_size") as caught, database.connection():
