@@ -190,11 +190,10 @@ def _is_served(database: Pool, connection: Connection, space: Space) -> bool:
 
 
 def _set_up(connection: Connection, plan: _Plan) -> None:
-    """Set memory and workers for this session, and no limit of time."""
+    """Set memory and workers for this session."""
     settings = {
         "maintenance_work_mem": f"{plan.limit // 1024}kB",
         "max_parallel_maintenance_workers": str(plan.workers),
-        "statement_timeout": "0",
     }
     for setting, value in settings.items():
         connection.execute("SELECT set_config(%s, %s, false)", [setting, value])

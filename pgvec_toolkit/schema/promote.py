@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,8 @@ import psycopg
 from psycopg import sql
 
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
-from pgvec_toolkit.pool import translated_errors
 from pgvec_toolkit.progress import progress_bar
+from pgvec_toolkit.schema import locks
 from pgvec_toolkit.schema.build import build_progress
 from pgvec_toolkit.schema.columns import sql_types
 
@@ -27,9 +26,8 @@ if TYPE_CHECKING:
     from pgvec_toolkit.schema.space import Space
 
 ROWS_PER_BATCH = 2000
-PATIENCE = 600.0  # seconds to wait for the transactions of others
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 1.0  # seconds for which all others may have to queue behind us
 _POLL = 0.2
+_AGAIN = "what is done stays done, promote again"
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def promote(
         IndexBuildError: a transaction of others lasted too long, or the index could not be built.
     """
     wanted = sql_types({key: type})[key]
-    with translated_errors(), database.dedicated_connection() as connection:
+    with database.dedicated_connection() as connection:
         plan = _plan(connection, collection, key, wanted)
         if plan.state != "done":
             _wait_for_turn(connection, space)
@@ -115,42 +113,9 @@ def _wait_for_turn(connection: Connection, space: Space) -> None:
         time.sleep(_POLL)
 
 
-def waits() -> Iterator[float]:
-    """Yield growing waits until patience is at an end."""
-    deadline = time.monotonic() + PATIENCE
-    wait = _SHORTEST_WAIT
-    while time.monotonic() < deadline:
-        yield wait
-        wait = min(2 * wait, _LONGEST_WAIT)
-
-
 def _briefly_alone(connection: Connection, space: Space, statement: str, arguments: Sequence[Any]) -> None:
-    """Run a statement in a transaction that has the chunk table for itself, and let nobody queue behind it for long.
-
-    The first lock stops no reader and no writer; only for it does autovacuum give way.
-    """
-    lock = "LOCK TABLE {} IN {} MODE"
-    for wait in waits():
-        with suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected), connection.transaction():
-            connection.execute(sql.SQL(lock).format(space.chunks, sql.SQL("SHARE UPDATE EXCLUSIVE")))
-            connection.execute("SELECT set_config('lock_timeout', %s, true)", [f"{wait * 1000:.0f}ms"])
-            connection.execute(sql.SQL(lock).format(space.chunks, sql.SQL("ACCESS EXCLUSIVE")))
-            connection.execute(statement.encode(), arguments)
-            return
-        time.sleep(4 * wait)
-    raise _impatient(connection, space)
-
-
-def _impatient(connection: Connection, space: Space) -> IndexBuildError:
-    holders = connection.execute(
-        "SELECT DISTINCT pid FROM pg_locks WHERE relation = %s::regclass AND granted AND pid <> pg_backend_pid()",
-        [space.chunks.as_string(connection)],
-    ).fetchall()
-    return IndexBuildError(
-        f"{space.chunk_table} has been in use by others for {PATIENCE:.0f} s "
-        f"(pg_stat_activity.pid: {', '.join(str(pid) for (pid,) in holders) or 'none now'}): "
-        "promote again when their transactions have ended; what is done stays done"
-    )
+    """Run a statement in a transaction that has the chunk table for itself."""
+    locks.briefly_alone(connection, space.chunks, lambda: connection.execute(statement.encode(), arguments), _AGAIN)
 
 
 def _backfill(connection: Connection, space: Space, key: str, plan: _Plan, progress: bool | None) -> int:
@@ -168,7 +133,7 @@ def _backfill(connection: Connection, space: Space, key: str, plan: _Plan, progr
                 busy.append((after, upto))
             else:
                 advance(rows)
-        for wait in waits():
+        for wait in locks.waits():
             for _ in range(len(busy)):
                 done, again = _fill(connection, plan, key, *busy[0])
                 filled += done
@@ -178,7 +143,7 @@ def _backfill(connection: Connection, space: Space, key: str, plan: _Plan, progr
             if not busy:
                 return filled
             time.sleep(wait)
-    raise _impatient(connection, space)
+    raise locks.out_of_patience(connection, space.chunks, _AGAIN)
 
 
 def _ranges(connection: Connection, space: Space, first: int, last: int) -> Iterator[tuple[int, int, int]]:

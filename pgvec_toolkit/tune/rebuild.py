@@ -21,11 +21,9 @@ from numpy.typing import NDArray
 from psycopg import sql
 
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
-from pgvec_toolkit.pool import translated_errors
 from pgvec_toolkit.schema import locks
 from pgvec_toolkit.schema.build import build
 from pgvec_toolkit.schema.index_specs import IndexSpec, index_form, index_spec
-from pgvec_toolkit.schema.promote import waits
 from pgvec_toolkit.schema.replacements import clear_replacement, replacement_name
 from pgvec_toolkit.tune.profile import interval
 from pgvec_toolkit.tune.queries import Queries, found_distances, nearest_sql, sampled
@@ -124,7 +122,7 @@ def rebuild(
         IndexBuildError: the new index is worse than the old one, or could not be built, or a transaction of others
             lasted too long. The old one is as it was.
     """
-    with translated_errors(), database.dedicated_connection() as connection:
+    with database.dedicated_connection() as connection:
         locks.lock(connection, locks.REBUILD, space)
         try:
             old = _old(connection, collection, space, name)
@@ -213,36 +211,19 @@ class _Switch:
         with self.connection.transaction():
             # In one snapshot truth stays true while others write.
             self.connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            # It stops no reader and no writer, and only for it does autovacuum give way; no other comes in between.
-            self._lock("SHARE UPDATE EXCLUSIVE")
+            # While it measures no VACUUM comes in between.
+            locks.lock_table(self.connection, self.space.vectors, "SHARE UPDATE EXCLUSIVE")
             truth = self._truth(self.checked)
             self._measure(truth)  # so that its functions are planned
-            after, began = self._patiently(truth)
+            after, self.stalled, began = locks.briefly_alone(
+                self.connection, self.space.vectors, lambda: self._take_over(truth), "rebuild again"
+            )
         self.stalled = max(self.stalled, time.perf_counter() - began)
         return after
 
-    def _patiently(self, truth: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
-        """Try until the table was ours; return the recall, and since when others have been waiting."""
-        for wait in waits():
-            began = time.perf_counter()
-            with (
-                suppress(psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected),
-                self.connection.transaction(),
-            ):
-                return self._attempt(truth, wait), began
-            self.stalled = max(self.stalled, time.perf_counter() - began)
-            time.sleep(4 * wait)
-        raise self._impatient()
-
-    def _attempt(self, truth: NDArray[np.float32], wait: float) -> NDArray[np.float64]:
-        settings = {
-            "lock_timeout": f"{wait * 1000:.0f}ms",
-            "statement_timeout": _LONGEST,
-            "idle_in_transaction_session_timeout": _LONGEST,
-        }
-        for setting, value in settings.items():
-            self.connection.execute("SELECT set_config(%s, %s, true)", [setting, value])
-        self._lock("ACCESS EXCLUSIVE")
+    def _take_over(self, truth: NDArray[np.float32]) -> NDArray[np.float64]:
+        for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            self.connection.execute("SELECT set_config(%s, %s, true)", [setting, _LONGEST])
         old, new = (sql.Identifier(self.space.schema, name) for name in (self.old.name, self.new))
         self.connection.execute(sql.SQL("DROP INDEX {}").format(old))
         try:
@@ -257,9 +238,6 @@ class _Switch:
                 [self.old.name, self.space.id, self.new],
             )
         return after
-
-    def _lock(self, mode: str) -> None:
-        self.connection.execute(sql.SQL("LOCK TABLE {} IN {} MODE").format(self.space.vectors, sql.SQL(mode)))
 
     def _measure(self, truth: NDArray[np.float32]) -> NDArray[np.float64]:
         """Return the recall of each query, of as many as there is time for."""
@@ -307,17 +285,6 @@ class _Switch:
         advice = "a larger m and ef_construction" if self.old.method == "hnsw" else "fewer lists"
         return IndexBuildError(
             f"index {self.old.name} was not rebuilt: {reason}. The old one goes on serving; rebuild with {advice}"
-        )
-
-    def _impatient(self) -> IndexBuildError:
-        holders = self.connection.execute(
-            "SELECT DISTINCT pid FROM pg_locks WHERE relation = %s::regclass AND granted AND pid <> pg_backend_pid()",
-            [self.space.vectors.as_string(self.connection)],
-        ).fetchall()
-        return IndexBuildError(
-            f"index {self.old.name} was not rebuilt: {self.space.vector_table} was never free of others "
-            f"(pg_stat_activity.pid: {', '.join(str(pid) for (pid,) in holders) or 'none now'}). "
-            "Rebuild again when their transactions have ended"
         )
 
 

@@ -26,6 +26,7 @@ from psycopg.types.json import Jsonb
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, IndexBuildError, InvalidName
+from pgvec_toolkit.schema import locks
 from pgvec_toolkit.schema import promote as module
 from pgvec_toolkit.schema.promote import Promoted
 from tests.words import WordEmbedder
@@ -421,7 +422,7 @@ def test_a_long_reader_makes_nobody_queue(
                     time.sleep(0.005)
             assert not promotion.done()
             with monkeypatch.context() as patch, db.dedicated_connection() as connection:
-                patch.setattr(module, "PATIENCE", 0.3)
+                patch.setattr(locks, "PATIENCE", 0.3)
                 with pytest.raises(IndexBuildError, match=rf"{reader.info.backend_pid}.*promote again"):
                     module._briefly_alone(connection, docs.space, "SELECT 1", [])
         finally:
