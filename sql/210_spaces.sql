@@ -115,7 +115,8 @@ AS $$
                                     ELSE 'other' END AS form) shape
     CROSS JOIN LATERAL (SELECT CASE a.amname WHEN 'ivfflat' THEN coalesce((regexp_match(array_to_string(i.reloptions, ' '), 'lists=(\d+)'))[1]::integer, 100) END AS lists) built
     WHERE x.indrelid = relation AND a.amname IN ('hnsw', 'ivfflat')
-    ORDER BY 7 DESC, array_position('{full,halfvec,prefix,binary}'::text[], shape.form), i.relname
+    -- What is to replace an index is not in use until it has its name.
+    ORDER BY 7 DESC, i.relname = wanted.table_name || '_ccnew', array_position('{full,halfvec,prefix,binary}'::text[], shape.form), i.relname
 $$;
 COMMENT ON FUNCTION pgvec._indexes(regclass, pgvec.vector_spaces) IS 'The vector indexes of a vector table, and which of them searches can use; they use the first.';
 

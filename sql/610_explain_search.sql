@@ -6,7 +6,7 @@ AS $$
 DECLARE
     index record;
 BEGIN
-    SELECT i.* INTO index FROM pgvec._indexes(pgvec._relation(owner.schema_name, wanted.table_name), wanted) i ORDER BY i.usable DESC LIMIT 1;
+    SELECT i.* INTO index FROM pgvec._indexes(pgvec._relation(owner.schema_name, wanted.table_name), wanted) i LIMIT 1;
     IF (options -> 'exact')::boolean THEN
         RETURN 'No index: the search was asked to be exact.';
     ELSIF index IS NULL THEN

@@ -20,7 +20,13 @@ from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
 from pgvec_toolkit.progress import share_bar
 from pgvec_toolkit.schema import locks
 from pgvec_toolkit.schema.index_specs import Form, Hnsw, IndexSpec, IvfFlat
-from pgvec_toolkit.schema.indexes import forget_profiles
+from pgvec_toolkit.schema.indexes import (
+    check_may_forget,
+    drop_if_invalid,
+    forget_calibration,
+    forget_profiles,
+    present,
+)
 from pgvec_toolkit.schema.replacements import clear_replacement
 
 if TYPE_CHECKING:
@@ -102,6 +108,8 @@ def build(
         )
     name = name or f"{space.vector_table}_{spec.method}"
     with database.dedicated_connection() as connection:
+        if not beside:
+            check_may_forget(connection, "create_index")
         locks.lock(connection, locks.BUILD, space)
         _refuse_or_clear(connection, space, name, beside)
         plan = _plan(connection, space, spec, form)
@@ -121,6 +129,7 @@ def build(
         seconds = time.perf_counter() - began
         if not beside:
             forget_profiles(connection, space, spec.method)
+            forget_calibration(connection, space)
         _record(connection, space, spec, form, name, plan, online, seconds, spilled)
         # VACUUM marks pages all-visible, so that filters find their keys in the btree alone.
         connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(space.chunks))
@@ -133,19 +142,14 @@ def _refuse_or_clear(connection: Connection, space: Space, name: str, beside: bo
     """Refuse what is taken; clear away what interrupted concurrent builds and rebuilds have left."""
     if not beside:
         clear_replacement(connection, space)
-    found = connection.execute(
-        "SELECT i.relname, x.indisvalid,"
-        " EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = i.oid)"
-        " FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam"
-        " WHERE x.indrelid = %s::regclass AND a.amname IN ('hnsw', 'ivfflat') ORDER BY i.relname <> %s, i.relname",
-        [space.vectors.as_string(connection), name],
-    ).fetchall()
-    for other, valid, going_on in found:
-        if going_on:
+    for index in sorted(present(connection, space), key=lambda index: index.name != name):
+        other = index.name
+        if index.building:
             raise IndexBuildError(f"another session is building {other}: wait for it to end")
-        if not valid and (other == name or other.startswith(f"{space.vector_table}_")):
-            connection.execute(_drop_statement(space, other))
-        elif other == name:
+        ours = other == name or other.startswith(f"{space.vector_table}_")
+        if not index.valid and ours and drop_if_invalid(connection, space.schema, other):
+            continue
+        if other == name:
             raise IndexBuildError(
                 f"index {name} exists already: drop it first, or build it anew while searches go on, with "
                 "rebuild_index() or `pgvec index rebuild`"
@@ -239,10 +243,6 @@ def _create_statement(
     )
 
 
-def _drop_statement(space: Space, name: str) -> sql.Composed:
-    return sql.SQL("DROP INDEX CONCURRENTLY {}").format(sql.Identifier(space.schema, name))
-
-
 def _drop_invalid(database: Pool, connection: Connection, space: Space, name: str) -> None:
     """Leave no INVALID index behind; if our session is gone, when it has ended and the server is there again.
 
@@ -258,22 +258,13 @@ def _drop_invalid(database: Pool, connection: Connection, space: Space, name: st
         # Whatever fails here, the build's own error says more. What cancelled the build may come late, and cancel this.
         with suppress(psycopg.Error, PgvecError):
             if not connection.closed:  # it has the lock
-                _drop_if_invalid(connection, space, name)
+                drop_if_invalid(connection, space.schema, name)
                 return
             with database.dedicated_connection() as another:
                 if locks.try_lock(another, locks.BUILD, space.id):
-                    _drop_if_invalid(another, space, name)
+                    drop_if_invalid(another, space.schema, name)
                     return
         time.sleep(0.2)
-
-
-def _drop_if_invalid(connection: Connection, space: Space, name: str) -> None:
-    row = connection.execute(
-        "SELECT x.indisvalid FROM pg_index x WHERE x.indexrelid = to_regclass(%s)",
-        [sql.Identifier(space.schema, name).as_string(connection)],
-    ).fetchone()
-    if row == (False,):
-        connection.execute(_drop_statement(space, name))
 
 
 def _record(

@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING
 from psycopg import sql
 
 from pgvec_toolkit.schema import locks
+from pgvec_toolkit.schema.indexes import present
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection
     from pgvec_toolkit.schema.space import Space
-
-_THERE = """
-SELECT i.relname, x.indisvalid FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
-WHERE x.indrelid = %s::regclass AND a.amname IN ('hnsw', 'ivfflat')
-"""
 
 
 def replacement_name(space: Space) -> str:
@@ -26,15 +22,14 @@ def replacement_name(space: Space) -> str:
 def clear_replacement(connection: Connection, space: Space) -> bool:
     """Drop what an interrupted rebuild left; returns whether there was something. The connection is autocommit.
 
-    An index that somebody else is making is left alone, and so is one that is complete and has no other beside it:
-    searches use it.
+    An index that somebody else is making is left alone, and so is one that is complete and has no other beside it
+    that searches can use: they use it.
     """
     name = replacement_name(space)
-    if name not in _there(connection, space) or not locks.try_lock(connection, locks.REBUILD, space.id):
+    if not _is_left(connection, space, name) or not locks.try_lock(connection, locks.REBUILD, space.id):
         return False
     try:
-        there = _there(connection, space)
-        left = name in there and (not there.pop(name) or any(there.values()))
+        left = _is_left(connection, space, name)
         if left:
             index = sql.Identifier(space.schema, name)
             connection.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(index))
@@ -44,6 +39,7 @@ def clear_replacement(connection: Connection, space: Space) -> bool:
             locks.unlock(connection, locks.REBUILD, space.id)
 
 
-def _there(connection: Connection, space: Space) -> dict[str, bool]:
-    """Return the vector indexes, name to whether it is valid."""
-    return dict(connection.execute(_THERE, [space.vectors.as_string(connection)]).fetchall())
+def _is_left(connection: Connection, space: Space, name: str) -> bool:
+    there = {index.name: index for index in present(connection, space)}
+    replacement = there.pop(name, None)
+    return replacement is not None and (not replacement.valid or any(other.usable for other in there.values()))

@@ -24,6 +24,7 @@ from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
 from pgvec_toolkit.schema import locks
 from pgvec_toolkit.schema.build import build
 from pgvec_toolkit.schema.index_specs import IndexSpec, index_form, index_spec
+from pgvec_toolkit.schema.indexes import check_may_forget
 from pgvec_toolkit.schema.replacements import clear_replacement, replacement_name
 from pgvec_toolkit.tune.profile import interval
 from pgvec_toolkit.tune.queries import Queries, found_distances, nearest_sql, sampled
@@ -125,14 +126,16 @@ def rebuild(
     with database.dedicated_connection() as connection:
         locks.lock(connection, locks.REBUILD, space)
         try:
+            clear_replacement(connection, space)
             old = _old(connection, collection, space, name)
             spec = _spec(old, m, ef_construction, lists)
-            clear_replacement(connection, space)
             if queries is None:
                 # Of types that are no matrix, the truth of each query is a scan of the table.
                 many = if_needed and isinstance(vector_type(space.type), FixedWidth)
                 queries = sampled(connection, space, JUDGED_ON if many else _CHECKED_ON)
             switch = _Switch(connection, collection, space, old, spec, queries)
+            if switch.shape_changes:
+                check_may_forget(connection, "rebuild_index")
             return _rebuild(database, switch, if_needed, progress)
         finally:
             # A session ends some moments after its connection.
@@ -301,16 +304,15 @@ def _old(connection: Connection, collection: str, space: Space, name: str | None
             f"{space.vector_table} has no index that searches use: create_index(), or pgvec index create {collection}, "
             "builds one"
         )
-    others = [row for row in rows if row[0] != replacement_name(space)]
-    used, method, form, dimensions, built_with, size, shape, lists = (others or rows)[0]
+    used, method, form, dimensions, built_with, size, shape, lists = rows[0]
     if name not in (None, used):
         raise ConfigurationError(f"searches use {used}, not {name!r}: drop what is not used, with drop_index")
-    rivals = [row[0] for row in others[1:] if row[2:4] == (form, dimensions)]
+    rivals = [row[0] for row in rows[1:] if row[2:4] == (form, dimensions)]
     if rivals:
         raise ConfigurationError(
             f"{space.vector_table} has {used} and {', '.join(rivals)}, of which PostgreSQL may choose any: keep one"
         )
-    if not others:
+    if used == replacement_name(space):
         used = _renamed(connection, space, method)
     options = {key: int(value) for key, _, value in (option.partition("=") for option in built_with)}
     profile = connection.execute(

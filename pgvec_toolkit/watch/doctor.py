@@ -11,6 +11,7 @@ from psycopg import sql
 
 from pgvec_toolkit.errors import PgvecError, UnsupportedFeature
 from pgvec_toolkit.schema import locks, migrate
+from pgvec_toolkit.schema.indexes import drop_if_invalid
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool
@@ -113,13 +114,11 @@ def _dropped(connection: Connection, space: int, schema: str, name: str) -> Mend
     if not locks.try_lock(connection, locks.BUILD, space):
         return Mended(statement.as_string(connection), "an index is being built there")
     try:
-        row = connection.execute(
-            "SELECT x.indisvalid FROM pg_index x WHERE x.indexrelid = to_regclass(%s)",
-            [sql.Identifier(schema, name).as_string(connection)],
-        ).fetchone()
-        if row != (False,):
-            return Mended(statement.as_string(connection), "another session has completed or dropped it meanwhile")
-        return _run(connection, statement)
+        if drop_if_invalid(connection, schema, name):
+            return Mended(statement.as_string(connection), None)
+        return Mended(statement.as_string(connection), "another session has completed or dropped it meanwhile")
+    except (psycopg.Error, PgvecError) as error:
+        return Mended(statement.as_string(connection), str(error).strip().splitlines()[0])
     finally:
         locks.unlock(connection, locks.BUILD, space)
 

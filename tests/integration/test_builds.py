@@ -155,6 +155,24 @@ def test_beside_another_index(docs: pgvec.Collection) -> None:
     assert docs._database.fetch(current) == [(0,)]
 
 
+def test_a_calibration_stays_with_the_index_in_use(docs: pgvec.Collection) -> None:
+    fetch = docs._database.fetch
+    calibrated = "INSERT INTO pgvec.calibrations (space_id, exact_us, exact_cold_us) SELECT id, 1, 1 FROM %s"
+    there = "SELECT count(*) FROM pgvec.calibrations"
+    docs.create_index(m=4)
+    fetch(calibrated % "pgvec.vector_spaces")
+    for name, distance in (("docs_dense_a_stray", "l2"), ("docs_dense_ccnew", "cosine")):
+        fetch(f"CREATE INDEX {name} ON docs_dense USING hnsw (embedding vector_{distance}_ops)")
+        docs.drop_index(name)
+        assert fetch(there) == [(1,)]
+    fetch("CREATE INDEX theirs ON docs_dense USING ivfflat (embedding vector_cosine_ops) WITH (lists = 2)")
+    docs.drop_index("docs_dense_hnsw")
+    assert fetch(there) == [(0,)]
+    fetch(calibrated % "pgvec.vector_spaces")
+    docs.drop_index()
+    assert fetch(there) == [(0,)]
+
+
 def test_what_other_interrupted_builds_left_is_cleared(docs: pgvec.Collection) -> None:
     """One of ours under another name; not what somebody else calls their own."""
     database = docs._database

@@ -19,6 +19,7 @@ import pgvec_toolkit as pgvec
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
 from pgvec_toolkit.schema import build as building
+from pgvec_toolkit.schema import locks
 from pgvec_toolkit.schema.index_specs import Hnsw, IvfFlat
 
 DIMENSIONS = 64
@@ -157,6 +158,22 @@ def test_nothing_is_dropped_while_others_build(
     connection.execute("SELECT pg_advisory_unlock_all()")
     assert docs.drop_index() == ["docs_dense_hnsw"]
     docs.create_index()
+
+
+def test_dropping_makes_nobody_queue(
+    docs: pgvec.Collection, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs.create_index(m=4)
+    monkeypatch.setattr(locks, "PATIENCE", 0.3)
+    info = connection.info
+    with psycopg.connect(info.dsn, password=info.password) as reader:
+        reader.execute("SET idle_in_transaction_session_timeout = '10s'")  # for ever, but for a test that fails
+        reader.execute("SELECT FROM docs_dense LIMIT 1")
+        with pytest.raises(IndexBuildError, match=rf"docs_dense .*pid: {reader.info.backend_pid}\): drop it again"):
+            docs.drop_index()
+        assert len(docs.indexes()) == 1
+        reader.rollback()
+    assert docs.drop_index() == ["docs_dense_hnsw"]
 
 
 def test_others_can_write_during_a_concurrent_build_only(

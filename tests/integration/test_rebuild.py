@@ -349,6 +349,21 @@ def test_what_a_killed_rebuild_left_is_cleared(docs: pgvec.Collection, connectio
     assert connection.execute(INDEXES).fetchall() == only
 
 
+def test_a_replacement_is_not_in_use_before_it_takes_over(docs: pgvec.Collection, connection: Connection) -> None:
+    """Neither for searches, to which other lists are another shape, nor for who looks what to drop."""
+    built = "CREATE INDEX {} ON docs_dense USING ivfflat (embedding vector_cosine_ops) WITH (lists = {});"
+    connection.execute(
+        f"DROP INDEX docs_dense_hnsw; {built.format('docs_dense_ivfflat', 4)} {built.format('docs_dense_ccnew', 8)}"
+        "INSERT INTO pgvec.tuning_profiles (space_id, index_method, index_shape, k, target_recall, setting, recall)"
+        " SELECT id, 'ivfflat', 'full lists=4', 10, 0.9, 4, 1 FROM pgvec.vector_spaces".encode()
+    )
+    assert len(docs.search(STORED[0], 10, recall=0.9)) == 10
+    assert [index.name for index in docs.indexes()] == ["docs_dense_ivfflat", "docs_dense_ccnew"]
+    (several,) = connection.execute("SELECT subject, finding FROM pgvec._health_several()").fetchall()
+    assert several[0].endswith("docs_dense_ccnew")
+    assert "tuned for docs_dense_ivfflat" in several[1]
+
+
 def test_a_replacement_that_is_alone_is_an_index(docs: pgvec.Collection, connection: Connection) -> None:
     """The old one was dropped by hand, after a rebuild had been killed between its build and the switch."""
     connection.execute("ALTER INDEX docs_dense_hnsw RENAME TO docs_dense_ccnew")
