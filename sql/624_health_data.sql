@@ -225,7 +225,9 @@ AS $$
     -- What was done about it since has to be judged by another check.
     WHERE CASE WHEN a.drift THEN NOT EXISTS (SELECT FROM pgvec.drift_baselines b WHERE b.space_id = s.space_id AND b.taken_at > r.checked_at)
                ELSE NOT EXISTS (SELECT FROM pgvec._used_profiles() p WHERE p.space_id = s.space_id AND p.tuned_at > r.checked_at)
-                    AND NOT EXISTS (SELECT FROM pgvec.index_builds b WHERE b.space_id = s.space_id AND b.built_at > r.checked_at) END
+                    -- Of the index that searches use: a rebuild that was refused has built one, too.
+                    AND NOT EXISTS (SELECT FROM pgvec.index_builds b JOIN pgvec._all_indexes() i ON i.space_id = b.space_id AND i.name = b.index_name
+                                    WHERE b.space_id = s.space_id AND i.place = 1 AND b.built_at > r.checked_at) END
 $$;
 COMMENT ON FUNCTION pgvec._health_recall() IS
 'Alarms of the last check, of recall unless it was tuned or the index built since, of drift unless a baseline was taken since.';

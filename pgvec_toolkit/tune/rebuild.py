@@ -237,7 +237,8 @@ class _Switch:
         self.connection.execute(sql.SQL("ALTER INDEX {} RENAME TO {}").format(new, sql.Identifier(self.old.name)))
         with suppress(psycopg.errors.InsufficientPrivilege), self.connection.transaction():
             self.connection.execute(
-                "UPDATE pgvec.index_builds SET index_name = %s WHERE space_id = %s AND index_name = %s",
+                "UPDATE pgvec.index_builds SET index_name = %s"
+                " WHERE id = (SELECT max(b.id) FROM pgvec.index_builds b WHERE b.space_id = %s AND b.index_name = %s)",
                 [self.old.name, self.space.id, self.new],
             )
         return after

@@ -100,6 +100,8 @@ def test_what_is_wrong_is_found_and_its_mend_mends_it(patient: psycopg.Connectio
     [
         ("recall is low", "UPDATE pgvec.tuning_profiles SET tuned_at = now() + '1 h'", []),
         ("recall is low", BUILD + "built_at = now() + '1 h'", []),  # nor is that a reason to tune
+        # A rebuild that was refused changes nothing.
+        ("recall is low", BUILD + "built_at = now() + '1 h', index_name = 'docs_dense_ccnew'", ["recall is low"]),
         (
             f'recall is low, "{MOVED}"',
             "INSERT INTO pgvec.drift_baselines (space_id, distances, source, taken_at)"

@@ -283,6 +283,8 @@ def test_a_worse_index_is_refused(docs: pgvec.Collection, connection: Connection
     assert connection.execute(INDEXES).fetchall() == [("docs_dense_hnsw", True, "m=12 ef_construction=60")]
     assert connection.execute(oid).fetchone() == before
     assert docs.recall().recall > 0.9
+    docs.rebuild_index()
+    assert [build.index for build in docs.builds()] == ["docs_dense_hnsw", "docs_dense_ccnew", "docs_dense_hnsw"]
 
 
 def test_what_cannot_be_rebuilt(docs: pgvec.Collection, connection: Connection) -> None:
