@@ -9,10 +9,15 @@ from contextlib import contextmanager
 Advance = Callable[[float], None]
 
 
+def is_shown(show: bool | None) -> bool:
+    """Tell whether to show a bar; None means: if standard error is a terminal."""
+    return sys.stderr.isatty() if show is None else show
+
+
 @contextmanager
 def progress_bar(description: str, total: float | None, show: bool | None = None) -> Iterator[Advance]:
     """Show a bar and yield what advances it; show=None means: if standard error is a terminal."""
-    if not (sys.stderr.isatty() if show is None else show):
+    if not is_shown(show):
         yield _ignore
         return
     from rich.console import Console
@@ -44,7 +49,7 @@ Update = Callable[[float | None, str, float | None], None]
 @contextmanager
 def share_bar(description: str, show: bool | None = None) -> Iterator[Update]:
     """Show a bar and yield what moves it: update(share from 0 to 1, phase, seconds left); None is unknown."""
-    if not (sys.stderr.isatty() if show is None else show):
+    if not is_shown(show):
         yield lambda _share, _phase, _left: None
         return
     from rich.console import Console

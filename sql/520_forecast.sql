@@ -294,8 +294,8 @@ BEGIN
     IF NOT (planned -> 'fits')::boolean AND limits ->> 'memory' IS NULL THEN
         notes := notes || 'How much memory the machine has is unknown to this role: assumed is four times shared_buffers.'::text;
     END IF;
-    IF planned ->> 'method' = 'ivfflat' AND (planned -> 'rows')::bigint BETWEEN 1 AND (planned -> 'options' -> 'lists')::bigint - 1 THEN
-        notes := notes || 'Fewer rows than lists: load first.'::text;
+    IF planned ->> 'method' = 'ivfflat' AND (planned -> 'rows')::bigint < (planned -> 'options' -> 'lists')::bigint THEN
+        notes := notes || 'Fewer rows than lists: load first, for neither lists nor their centres change later.'::text;
     END IF;
     IF planned ->> 'form' = 'prefix' THEN
         notes := notes || 'Only for embeddings trained for it (Matryoshka).'::text;

@@ -17,7 +17,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
-from pgvec_toolkit.progress import share_bar
+from pgvec_toolkit.progress import is_shown, share_bar
 from pgvec_toolkit.schema import locks
 from pgvec_toolkit.schema.index_specs import Form, Hnsw, IndexSpec, IvfFlat
 from pgvec_toolkit.schema.indexes import (
@@ -183,7 +183,7 @@ def _plan(connection: Connection, space: Space, spec: IndexSpec, form: Form) -> 
 def _refuse_or_warn(plan: _Plan, name: str, force: bool) -> None:
     if plan.impossible and not force:
         raise IndexBuildError(f"index {name} was not built. {plan.note} force=True, or --force, builds it nevertheless")
-    if not plan.fits:
+    if plan.note:
         log.warning("index %s: %s", name, plan.note)
 
 
@@ -307,9 +307,12 @@ def _explained(error: psycopg.Error, name: str) -> Exception:
 @contextmanager
 def build_progress(database: Pool, pid: int, description: str, show: bool | None) -> Iterator[None]:
     """Show how far the build of another session is (SQL: `pgvec.build_progress`) until the block ends."""
+    if not is_shown(show):
+        yield
+        return
     finished = threading.Event()
 
-    with share_bar(description, show) as update:
+    with share_bar(description, True) as update:
 
         def watch() -> None:
             while not finished.wait(_WATCH_INTERVAL):
@@ -317,7 +320,7 @@ def build_progress(database: Pool, pid: int, description: str, show: bool | None
                     row = database.fetch_one(_PROGRESS, [pid])
                 except Exception:
                     return  # progress is a courtesy: the build itself reports what is wrong
-                if row is not None:
+                if row is not None and not finished.is_set():
                     update(*row)
 
         watcher = threading.Thread(target=watch, daemon=True)
@@ -326,5 +329,5 @@ def build_progress(database: Pool, pid: int, description: str, show: bool | None
             yield
         finally:
             finished.set()
-            watcher.join()
+            watcher.join(_WATCH_INTERVAL)  # it may be waiting for a connection of the pool
         update(1.0, "done", None)

@@ -15,6 +15,7 @@ import pytest
 import pgvec_toolkit as pgvec
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import IndexBuildError
+from pgvec_toolkit.schema import build as building
 from pgvec_toolkit.schema.build import build
 from pgvec_toolkit.schema.index_specs import Hnsw, index_form
 
@@ -171,6 +172,26 @@ def test_a_calibration_stays_with_the_index_in_use(docs: pgvec.Collection) -> No
     fetch(calibrated % "pgvec.vector_spaces")
     docs.drop_index()
     assert fetch(there) == [(0,)]
+
+
+def test_lists_of_an_empty_table_are_warned_of(db: Database, caplog: pytest.LogCaptureFixture) -> None:
+    made = db.create_collection("docs", dimensions=2, keywords=False)
+    with caplog.at_level(logging.WARNING, "pgvec_toolkit"):
+        made.create_index("ivfflat")
+    (warning,) = caplog.messages
+    assert warning.startswith("index docs_dense_ivfflat: Fewer rows than lists: load first")
+
+
+def test_progress_that_nobody_sees_is_not_asked_for(docs: pgvec.Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(building, "_WATCH_INTERVAL", 0)
+    monkeypatch.setattr(docs._database, "fetch_one", lambda sql, *_: asked.append(sql))
+    with building.build_progress(docs._database, 0, "building", True):
+        while not asked:
+            time.sleep(0.001)
+    asked.clear()
+    docs.create_index(m=4, progress=False)
+    assert building._PROGRESS not in asked
 
 
 def test_what_other_interrupted_builds_left_is_cleared(docs: pgvec.Collection) -> None:
