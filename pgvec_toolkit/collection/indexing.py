@@ -110,7 +110,7 @@ class Indexing(CollectionBase):
         """
         spec = index_spec(method, m=m, ef_construction=ef_construction, lists=lists)
         built = self._space(space)
-        chosen = index_form(built, form, prefix)
+        chosen = index_form(built, form, prefix, method)
         name = building.build(
             self._database, built, spec, chosen, concurrently=concurrently, progress=progress, force=force
         )

@@ -40,7 +40,8 @@ class Rebuilding(Measuring):
         tuning profile, it is dropped and the old one stays. Interrupted at any moment, the old index goes on serving,
         and the next `rebuild_index` or `create_index` clears away what was left.
 
-        Tuning profiles stay; those of an IVFFlat index of which the lists change are tuned anew.
+        Tuning profiles stay; those of an IVFFlat index of which the lists change are tuned anew. Until that is done
+        searches have the usual settings, and those with recall=… fail.
 
         Args:
             name: of the index; None: the one that searches use, which is the only one that can be rebuilt.

@@ -16,7 +16,7 @@ from psycopg import sql
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
-from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
+from pgvec_toolkit.errors import IndexBuildError, PgvecError
 from pgvec_toolkit.progress import is_shown, share_bar
 from pgvec_toolkit.schema import locks
 from pgvec_toolkit.schema.index_specs import Form, Hnsw, IndexSpec, IvfFlat
@@ -102,10 +102,6 @@ def build(
         progress: whether to show a bar; None: on a terminal.
         force: build even what does not fit into the memory of the machine.
     """
-    if isinstance(spec, IvfFlat) and form.name != "binary" and not space.distance.supports_ivfflat(form.type):
-        raise ConfigurationError(
-            f"pgvector has no IVFFlat index for type {form.type} and distance {space.distance}: use hnsw"
-        )
     name = name or f"{space.vector_table}_{spec.method}"
     with database.dedicated_connection() as connection:
         if not beside:

@@ -53,7 +53,7 @@ class Form:
         return sql.SQL(expression + " {opclass}").format(**parts)
 
 
-def index_form(space: Space, name: str | None = None, prefix: int | None = None) -> Form:
+def index_form(space: Space, name: str | None = None, prefix: int | None = None, method: str = "hnsw") -> Form:
     """Return a form for a space; without a name the first of full, halfvec, binary that can hold its dimensions."""
     if space.type == "vector[]":
         raise ConfigurationError(
@@ -78,6 +78,10 @@ def index_form(space: Space, name: str | None = None, prefix: int | None = None)
         raise ConfigurationError(
             f"an index on type {type} holds at most {MOST_DIMENSIONS[type]:,} dimensions, not {form.dimensions:,}: "
             "leave the form out, or use halfvec, binary or prefix"
+        )
+    if method == "ivfflat" and name != "binary" and not space.distance.supports_ivfflat(type):
+        raise ConfigurationError(
+            f"pgvector has no IVFFlat index for type {type} and distance {space.distance}: use hnsw"
         )
     return form
 
@@ -125,7 +129,7 @@ class IvfFlat:
             raise ConfigurationError(f"lists must be from 1 to 32768, not {self.lists}")
 
     def options(self, rows: int) -> dict[str, int]:
-        """Return the storage parameters."""
+        """Return the storage parameters (SQL: `pgvec._lists`)."""
         if self.lists is not None:
             return {"lists": self.lists}
         return {"lists": max(1, min(32768, round(rows / 1000 if rows <= 1_000_000 else math.sqrt(rows))))}

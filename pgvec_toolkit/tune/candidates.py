@@ -52,11 +52,7 @@ class Candidate:
         method = arguments.get("method", "hnsw")
         prefix, lists = arguments.get("prefix"), arguments.get("lists")
         spec = index_spec(method, m=arguments.get("m"), ef_construction=arguments.get("ef_construction"), lists=lists)
-        form = index_form(space, arguments.get("form"), prefix)
-        if method == "ivfflat" and form.name != "binary" and not space.distance.supports_ivfflat(form.type):
-            raise ConfigurationError(
-                f"pgvector has no IVFFlat index for type {form.type} and distance {space.distance}: use hnsw"
-            )
+        form = index_form(space, arguments.get("form"), prefix, method)
         if isinstance(spec, Hnsw):
             return cls(method, form.name, prefix, m=spec.m, ef_construction=spec.ef_construction)
         return cls(method, form.name, prefix, lists=lists)

@@ -130,7 +130,7 @@ def test_all_forms_that_apply_with_the_usual_options(docs: pgvec.Collection) -> 
     assert [f.method for f in docs.plan_index(calibrate=False)] == ["hnsw"] * 4
 
 
-@pytest.mark.parametrize("rows", [0, 499, 3000, 1_000_000, 4_000_000, 2_000_000_000])
+@pytest.mark.parametrize("rows", [0, 499, 2500, 3000, 1_000_000, 4_000_000, 2_000_000_000])
 def test_lists_follow_the_number_of_rows(docs: pgvec.Collection, rows: int) -> None:
     (planned,) = docs.plan_index("ivfflat", form="full", rows=rows, calibrate=False)
     assert planned.options == IvfFlat().options(rows)

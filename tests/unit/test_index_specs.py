@@ -50,7 +50,7 @@ def test_ivfflat_refuses_what_pgvector_refuses(lists: int) -> None:
 
 @pytest.mark.parametrize(
     ("rows", "lists"),
-    [(0, 1), (1, 1), (499, 1), (10_000, 10), (1_000_000, 1000), (4_000_000, 2000), (2_000_000_000, 32768)],
+    [(0, 1), (1, 1), (499, 1), (2500, 2), (10_000, 10), (1_000_000, 1000), (4_000_000, 2000), (2_000_000_000, 32768)],
 )
 def test_lists_follow_the_number_of_rows(rows: int, lists: int) -> None:
     assert IvfFlat().options(rows) == {"lists": lists}
@@ -97,6 +97,14 @@ def test_a_method_refuses_the_others_options() -> None:
 )
 def test_the_form_is_the_first_that_holds_the_dimensions(type: str, dimensions: int, form: Form) -> None:
     assert index_form(of_type(type, dimensions)) == form
+
+
+def test_ivfflat_has_no_form_for_some_types_and_distances() -> None:
+    for space in (of_type("vector", 8, Distance.L1), of_type("sparsevec", 8), of_type("bit", 8, Distance.JACCARD)):
+        assert index_form(space).name == "full"
+        with pytest.raises(ConfigurationError, match=f"no IVFFlat index for type {space.type} and distance"):
+            index_form(space, method="ivfflat")
+    assert index_form(of_type("vector", 8, Distance.L1), "binary", method="ivfflat").name == "binary"
 
 
 def test_a_form_that_is_asked_for() -> None:
