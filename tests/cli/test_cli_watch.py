@@ -50,7 +50,7 @@ def test_watching_until_interrupted(docs: Run, dsn: str) -> None:
     both = docs("watch", "docs", "--every", "1s", "--history")
     assert (both.code, both.out) == (2, "")
     assert "not both" in both.err
-    command = [*PGVEC, "watch", "docs", "--sample", "2", "--every", "0.05s", "--json", "--dsn", dsn]
+    command = [*PGVEC, "watch", "docs", "--sample", "2", "--every", "1s", "--json", "--dsn", dsn]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         seen = [json.loads(process.stdout.readline()) for _ in range(3)]
