@@ -13,7 +13,7 @@ from pgvec_toolkit.errors import TuningError
 if TYPE_CHECKING:
     from pgvec_toolkit.schema.space import Space
     from pgvec_toolkit.tune.candidates import Candidate
-    from pgvec_toolkit.tune.tuner import TuningProfile
+    from pgvec_toolkit.tune.profile import TuningProfile
 
 TOLERANCE = 0.05
 
