@@ -88,10 +88,10 @@ class Advising(Measuring):
         check_count(len(chosen.queries))
         return list(chosen.queries.vectors)
 
-    def _forecast(self, candidate: Candidate, rows: int, space: str | None) -> tuple[int, int, bool]:
-        """Return memory and maintenance_work_mem of a build of so many rows, in bytes, and whether it fits."""
+    def _forecast(self, candidate: Candidate, rows: int, space: str | None) -> tuple[int, int, int, bool]:
+        """Return memory and maintenance_work_mem of a build of so many rows, in bytes, workers, and whether it fits."""
         (plan,) = self.plan_index(**candidate.arguments, rows=rows, space=space, calibrate=False)
-        return plan.memory, plan.maintenance_work_mem, plan.fits
+        return plan.memory, plan.maintenance_work_mem, plan.workers, plan.fits
 
     def _opened(self, name: str) -> Advising:
         """Return another collection of this database."""

@@ -56,7 +56,7 @@ class Advisor:
     Attributes:
         database: where.
         space: that is asked about; its name if it is not the default one of its collection.
-        forecast: arguments of `create_index` to memory, maintenance_work_mem and whether it fits, of all rows.
+        forecast: a candidate to memory, maintenance_work_mem, workers and whether it fits, of all rows.
         open: opens a collection by name.
         targets: recalls to reach.
         k: of recall@k.
@@ -65,7 +65,7 @@ class Advisor:
     database: Pool
     space: Space
     space_name: str | None
-    forecast: Callable[[Candidate], tuple[int, int, bool]]
+    forecast: Callable[[Candidate], tuple[int, int, int, bool]]
     open: Callable[[str], Measured]
     targets: tuple[float, ...]
     k: int
@@ -147,7 +147,7 @@ def advise(
     candidates: Sequence[Mapping[str, Any]] | None,
     named: str | None,
     tolerance: float,
-    forecast: Callable[[Candidate, int], tuple[int, int, bool]],
+    forecast: Callable[[Candidate, int], tuple[int, int, int, bool]],
     open: Callable[[str], Measured],
     progress: bool | None,
 ) -> Advice:
