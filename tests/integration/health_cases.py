@@ -12,7 +12,7 @@ CHECKED = (
     " milliseconds, target_recall, alarms)"
     " SELECT space_id, 10, 'log', 50, 0.8, 0.75, {}, 0, 1, 0.95, '{{{}}}' FROM pgvec.index_builds"
 )
-MOVED = "the stored embeddings have moved by 2.00 of their spread"
+MOVED = "drift: the stored embeddings have moved by 2.00 of their spread"
 IVFFLAT = "CREATE INDEX other ON docs_dense USING ivfflat (embedding {}) WITH (lists = 2) {}"
 
 # What provokes it; severity; subject; what the finding says; the mend.
@@ -199,7 +199,7 @@ CASES = {
         CHECKED.format("0.85", MOVED),
         "warning",
         "space docs.dense",
-        "at its last check, on [0-9-]*, the stored embeddings have moved",
+        "at its last check, on [0-9-]*, drift: the stored embeddings have moved",
         "pgvec watch docs --new-baseline",
     ),
     "keywords of another server": (
