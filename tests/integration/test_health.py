@@ -347,6 +347,14 @@ def test_the_canary_sings_for_other_kinds_of_index(db: Database, type: str, dist
     assert db.fetch("SELECT * FROM pgvec.check_indexes()") == []
 
 
+def test_of_rows_that_are_the_same_to_an_index_it_may_find_any(patient: psycopg.Connection) -> None:
+    patient.execute("SELECT pgvec.create_collection('same', 2, distance => 'l2', keywords => false)")
+    patient.execute("INSERT INTO same (id, document_id) SELECT n, n FROM generate_series(1, 1000) n")
+    patient.execute("INSERT INTO same_dense SELECT key, ARRAY[key, key]::integer[]::vector FROM same")
+    patient.execute("CREATE INDEX ON same_dense USING hnsw ((binary_quantize(embedding)::bit(2)) bit_hamming_ops)")
+    assert [found(patient, "pgvec.check_indexes('same')") for _ in range(5)] == [[]] * 5
+
+
 def test_the_doctor_looks_at_the_client_as_well(hospital: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Database(hospital) as database:
         assert {f.severity for f in database.doctor()} <= {"hint"}
