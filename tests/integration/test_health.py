@@ -386,3 +386,21 @@ def test_safe_mends_are_applied(db: Database) -> None:
     assert docs.indexes() == []
     assert len(docs) == 1500
     assert db.mend() == []
+
+
+def test_what_is_not_ours_to_analyse_is_not_mended(db: Database, dsn: str, connection: psycopg.Connection) -> None:
+    role = f"nurse_{connection.info.backend_pid}"
+    db.create_collection("docs", dimensions=500, keywords=False)
+    db.fetch("INSERT INTO docs (id, document_id) SELECT n, n FROM generate_series(1, 40) n")
+    db.fetch("INSERT INTO docs_dense SELECT key, array_fill(1, '{500}')::vector FROM docs")
+    connection.execute(f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA pgvec TO {role}".encode())
+    connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA pgvec TO {role}".encode())
+    try:
+        with Database(make_conninfo(dsn, options=f"-c role={role}")) as nurse:
+            (mended,) = nurse.mend()
+        assert mended.statement == 'ANALYZE "public"."docs_dense"'
+        assert "docs_dense" in (mended.problem or "")
+        (mended,) = db.mend()
+        assert mended.problem is None
+    finally:
+        connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
