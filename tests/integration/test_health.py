@@ -95,6 +95,25 @@ def test_what_is_wrong_is_found_and_its_mend_mends_it(patient: psycopg.Connectio
         )
 
 
+@pytest.mark.parametrize("built", [2000, 0])
+def test_a_table_that_was_not_analysed_has_not_grown_from_nothing(patient: psycopg.Connection, built: int) -> None:
+    before = found(patient)
+    patient.execute("UPDATE pgvec.tuning_profiles SET evidence = '{\"rows\": 0}'")
+    patient.execute("UPDATE pgvec.index_builds SET rows = %s", [built])
+    assert found(patient) == before
+
+
+def test_an_index_of_unknown_age_is_unused(db: Database) -> None:
+    db.create_collection("docs", dimensions=3, keywords=False)
+    db.fetch("CREATE INDEX ON docs_dense USING hnsw (embedding vector_cosine_ops)")
+    db.fetch(
+        "INSERT INTO pgvec.query_log (space_id, query, k)"
+        " SELECT id, '[]', 1 FROM pgvec.vector_spaces CROSS JOIN generate_series(1, 20)"
+    )
+    (unused,) = [finding for finding in db.health() if "was used by no search" in finding.finding]
+    assert unused.finding == "was used by no search, and 20 are logged, if not all of them from before it was built"
+
+
 @pytest.mark.parametrize(
     ("alarms", "done", "left"),
     [
