@@ -26,7 +26,7 @@ def advise(
         str | None,
         typer.Option(
             help="Real queries: log, or a file: one text a line, .jsonl with text or vector, or .npy. "
-            "[default: stored rows, left out of the sample]",
+            "[default: the log, or stored rows left out of the sample]",
             show_default=False,
         ),
     ] = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pgvec_toolkit.cli.options import Dsn, Json, Name, Space, collection, parse_queries
 from pgvec_toolkit.cli.output import print_json, say, size
-from pgvec_toolkit.cli.tuning import QueryFile
+from pgvec_toolkit.cli.tuning import RealQueries
 
 
 def rebuild(
@@ -31,7 +31,7 @@ def rebuild(
     lists: Annotated[
         int | None, typer.Option(help="ivfflat: clusters. [default: as they are]", show_default=False)
     ] = None,
-    queries: QueryFile = None,
+    queries: RealQueries = None,
     space: Space = None,
     dsn: Dsn = None,
     as_json: Json = False,

@@ -29,7 +29,17 @@ QueryFile = Annotated[
     str | None,
     typer.Option(
         "--queries",
-        help="File of real queries: one text a line, .jsonl with text or vector, or .npy. [default: stored rows]",
+        help="Real queries: log, or a file: one text a line, .jsonl with text or vector, or .npy. "
+        "[default: stored rows]",
+        show_default=False,
+    ),
+]
+RealQueries = Annotated[
+    str | None,
+    typer.Option(
+        "--queries",
+        help="Real queries: log, or a file: one text a line, .jsonl with text or vector, or .npy. "
+        "[default: the log, or stored rows]",
         show_default=False,
     ),
 ]
@@ -54,14 +64,7 @@ def tune(
     tail_share: Annotated[
         float | None, typer.Option(help="The share of queries that shall each reach the target, as well.")
     ] = None,
-    queries: Annotated[
-        str | None,
-        typer.Option(
-            help="Real queries: log, or a file: one text a line, .jsonl with text or vector, or .npy. "
-            "[default: the log, or stored rows]",
-            show_default=False,
-        ),
-    ] = None,
+    queries: RealQueries = None,
     filters: Annotated[
         list[str] | None,
         typer.Option("--filter", help="Filter that searches have, as JSON: its class is tuned, too; several times."),
@@ -153,7 +156,7 @@ def recall(
     name: Name,
     k: Neighbours = 10,
     queries: QueryFile = None,
-    sample: Annotated[int, typer.Option(min=1, help="How many stored rows to search for.")] = 100,
+    sample: Annotated[int, typer.Option(min=1, help="How many stored rows, or logged queries, to search for.")] = 100,
     where: Where = None,
     space: Space = None,
     dsn: Dsn = None,

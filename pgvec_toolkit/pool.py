@@ -49,7 +49,7 @@ _ERRORS: dict[str, type[PgvecError]] = {
     "57P02": ConnectionFailed,  # crash_shutdown
     "57P03": ConnectionFailed,  # cannot_connect_now
 }
-_HINTS = {"42501": "An administrator can grant what is missing; the README says what a role needs"}
+_HINTS = {"42501": "An administrator can grant what is missing: docs/sql.md#permissions says what each task needs"}
 MINIMUM_VECTOR_VERSION = (0, 8, 0)  # iterative index scans
 _CONNECT_TIMEOUT = 10  # seconds, unless the DSN or PGCONNECT_TIMEOUT says otherwise
 # Those that the server has: of transactions from version 17 on.

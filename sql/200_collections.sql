@@ -127,10 +127,13 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     owner pgvec.collections := pgvec._collection(collection);
+    document text;
     deleted bigint;
 BEGIN
-    -- First the ledger, as an ingestion does: whoever writes the same document waits there, not in a deadlock.
-    DELETE FROM pgvec.ledger l WHERE l.collection_id = owner.id AND l.document_id = ANY (document_ids);
+    -- First the ledger, in the order of ingestions: whoever writes the same documents waits there, not in a deadlock.
+    FOR document IN SELECT DISTINCT d.id COLLATE "C" FROM unnest(document_ids) d (id) ORDER BY 1 LOOP
+        DELETE FROM pgvec.ledger l WHERE l.collection_id = owner.id AND l.document_id = document;
+    END LOOP;
     EXECUTE format('DELETE FROM %I.%I WHERE document_id = ANY ($1)', owner.schema_name, owner.table_name) USING document_ids;
     GET DIAGNOSTICS deleted = ROW_COUNT;
     RETURN deleted;

@@ -23,7 +23,7 @@ BEGIN
             FROM jsonb_each(filter) f) part), '');
 END $$;
 COMMENT ON FUNCTION pgvec.filter_class(jsonb) IS
-'The class of a filter, by which pgvec tune --filters tells filters apart: its fields with their operators, whatever the values.
+'The class of a filter, by which pgvec tune --filter tells filters apart: its fields with their operators, whatever the values.
 Example: SELECT pgvec.filter_class(''{"section": "security", "year": {"$gte": 2020}}'');';
 
 CREATE OR REPLACE FUNCTION pgvec._profile(space_id integer, method text, shape text, lists integer, k integer, class text, recall double precision,

@@ -13,10 +13,12 @@ COMMENT ON FUNCTION pgvec._stored_sql(text, text, integer) IS
 CREATE OR REPLACE FUNCTION pgvec._logged_sql(wanted pgvec.vector_spaces, queries integer) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('SELECT l.query::%s, l.filter FROM pgvec.query_log l WHERE l.space_id = %s ORDER BY l.id DESC LIMIT %s',
+    -- Each once: what one user asked over and over is one witness.
+    SELECT format('SELECT l.query::%s, l.filter FROM pgvec.query_log l WHERE l.id IN (SELECT max(q.id) FROM pgvec.query_log q WHERE q.space_id = %s '
+                  'GROUP BY hash_record_extended(ROW(q.query, q.filter), 0)) ORDER BY l.id DESC LIMIT %s',
                   pgvec._embedding_type(wanted.type, wanted.dimensions), wanted.id, queries)
 $$;
-COMMENT ON FUNCTION pgvec._logged_sql(pgvec.vector_spaces, integer) IS 'A statement for the newest queries that were logged, with their filters.';
+COMMENT ON FUNCTION pgvec._logged_sql(pgvec.vector_spaces, integer) IS 'A statement for the newest different queries that were logged, with their filters.';
 
 CREATE OR REPLACE FUNCTION pgvec._data_version(schema_name text, table_name text) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

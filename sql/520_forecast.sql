@@ -292,7 +292,8 @@ BEGIN
         notes := notes || format('Without parallel workers: /dev/shm holds %s. Start the container with a larger --shm-size.', pg_size_pretty((limits ->> 'segment')::bigint));
     END IF;
     IF NOT (planned -> 'fits')::boolean AND limits ->> 'memory' IS NULL THEN
-        notes := notes || 'How much memory the machine has is unknown to this role: assumed is four times shared_buffers.'::text;
+        notes := notes || format('How much memory the machine has is unknown to this role: assumed is %sas much as shared_buffers, or maintenance_work_mem.',
+                                 CASE planned ->> 'method' WHEN 'ivfflat' THEN 'four times ' ELSE '' END);
     END IF;
     IF planned ->> 'method' = 'ivfflat' AND (planned -> 'rows')::bigint < (planned -> 'options' -> 'lists')::bigint THEN
         notes := notes || 'Fewer rows than lists: load first, for neither lists nor their centres change later.'::text;

@@ -32,8 +32,8 @@ CROSS JOIN LATERAL (
 ) b;
 GRANT SELECT ON pgvec.build_progress TO PUBLIC;
 COMMENT ON VIEW pgvec.build_progress IS
-'Index builds that are going on on tables of collections, whoever started them. space: NULL for indexes of the chunk table; share: of the
-work, from 0 to 1; eta: what is left, if the rest is as fast.';
+'Index builds that are going on on tables of collections; those of other roles are shown to members of pg_read_all_stats. space: NULL for indexes
+of the chunk table; share: of the work, from 0 to 1; eta: what is left, if the rest is as fast.';
 
 CREATE OR REPLACE FUNCTION pgvec._served(space_id integer, own integer[]) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

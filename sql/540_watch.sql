@@ -226,7 +226,7 @@ BEGIN
     mean := pgvec._mean_shift(owner, wanted, baseline);
     mean_shift := mean.shift;
     IF mean.shift > mean.by_chance THEN
-        alarms := alarms || format('the stored embeddings have moved by %s of their spread since %s (by chance at most %s): is their model the one of the queries?',
+        alarms := alarms || format('drift: the stored embeddings have moved by %s of their spread since %s (by chance at most %s): is their model the one of the queries?',
                                    round(mean.shift::numeric, 2), baseline.taken_at::date, round(mean.by_chance::numeric, 2));
     END IF;
     IF baseline.source <> source THEN
@@ -241,11 +241,11 @@ BEGIN
     distance_shift := distance.shift;
     out_of_range := range.share;
     IF distance.shift > distance.by_chance THEN
-        alarms := alarms || format('queries are %s their nearest than on %s: the distances have shifted by %s (by chance at most %s)', CASE WHEN distance.farther THEN 'farther from'
+        alarms := alarms || format('drift: queries are %s their nearest than on %s: the distances have shifted by %s (by chance at most %s)', CASE WHEN distance.farther THEN 'farther from'
                                    ELSE 'nearer to' END, baseline.taken_at::date, round(distance.shift::numeric, 2), round(distance.by_chance::numeric, 2));
     END IF;
     IF range.chance < 0.0001 THEN
-        alarms := alarms || format('%s of the queries are farther from their nearest than 0.99 were on %s: what they ask for may not be there',
+        alarms := alarms || format('drift: %s of the queries are farther from their nearest than 0.99 were on %s: what they ask for may not be there',
                                    round(range.share::numeric, 2), baseline.taken_at::date);
     END IF;
 END $$;
@@ -254,8 +254,8 @@ COMMENT ON FUNCTION pgvec._watched_drift(pgvec.collections, pgvec.vector_spaces,
 
 CREATE OR REPLACE FUNCTION pgvec._is_drift(alarm text) RETURNS boolean
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
-AS $$ SELECT alarm ~ '^the stored embeddings have moved|^queries are (farther from|nearer to) their nearest|queries are farther from their nearest' $$;
-COMMENT ON FUNCTION pgvec._is_drift(text) IS 'Whether an alarm of a check is one of _watched_drift, not one of _recall_alarms.';
+AS $$ SELECT starts_with(alarm, 'drift: ') $$;
+COMMENT ON FUNCTION pgvec._is_drift(text) IS 'Whether an alarm of a check is one of _watched_drift, which all begin so.';
 
 CREATE OR REPLACE FUNCTION pgvec._watched_target(owner pgvec.collections, wanted pgvec.vector_spaces, k integer, OUT target_recall double precision, OUT tail_share double precision)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -356,6 +356,9 @@ BEGIN
     VALUES (wanted.id, watch.k, seen.source, seen.queries, seen.recall, seen.recall_low, seen.recall_high, seen.reaching_share, seen.short_results, seen.milliseconds,
             seen.target_recall, seen.tail_share, drift.mean_shift, drift.distance_shift, drift.out_of_range, pgvec._recall_alarms(seen, deviation) || drift.alarms)
     RETURNING r.* INTO seen;
+    IF has_table_privilege('pgvec.recall_checks', 'DELETE') THEN
+        DELETE FROM pgvec.recall_checks r WHERE r.space_id = wanted.id AND r.checked_at < now() - interval '1 year';
+    END IF;
     RETURN seen;
 END $$;
 COMMENT ON FUNCTION pgvec.watch(text, integer, integer, text) IS
@@ -366,5 +369,6 @@ its 95 % interval; reaching_share: the share of queries that reach the target ea
 milliseconds: mean of a search, planning included; target_recall, tail_share: what the profile promises. Drift since the first watch or
 pgvec.set_drift_baseline: mean_shift, of the stored vectors'' mean, in units of their spread; distance_shift, of the queries'' distances to their
 nearest, 0 to 1 (Kolmogorov-Smirnov); out_of_range, the share of queries farther from their nearest than 99 % were. alarms: what is wrong beyond
-chance; empty is good. Takes an exact scan a query.
+chance; empty is good; those of drift begin with "drift: ". Takes an exact scan a query. Checks of the space older than a year are deleted, if the role
+may.
 Example: SELECT recall, recall_low, recall_high, alarms FROM pgvec.watch(''docs'');';

@@ -54,7 +54,9 @@ AS $$
     SELECT 'warning', i.subject, format('is of no use to searches of %s: %s', i.space, CASE WHEN x.indpred IS NOT NULL THEN 'it is partial'
                WHEN i.form = 'other' THEN 'its expression is none that they order by'
                ELSE format('its operator class, %s, is not that of the distance, %s', o.opcname, (s.wanted).distance) END),
-           format('pgvec index drop %s %s && pgvec index create %s %s', i.arguments, i.name, i.arguments, i.method)
+           -- Beside another one it is only in the way.
+           format('DROP INDEX CONCURRENTLY %s;', i.index::regclass) || CASE WHEN EXISTS (SELECT FROM pgvec._all_indexes() u WHERE u.space_id = i.space_id AND u.usable)
+               THEN '' ELSE format('  -- then: pgvec index create %s %s', i.arguments, i.method) END
     FROM pgvec._all_indexes() i
     JOIN pgvec._all_spaces() s ON s.space_id = i.space_id
     JOIN pg_index x ON x.indexrelid = i.index
@@ -77,11 +79,30 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgvec._health_missing() IS 'Spaces that an index would make faster.';
 
+CREATE OR REPLACE FUNCTION pgvec._health_lists() RETURNS TABLE (severity text, subject text, finding text, mend text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- Far fewer, and a search reads much of the table; far more matter only where it spends its time on comparing their centres.
+    SELECT CASE WHEN b.lists < w.lists THEN 'warning' ELSE 'hint' END, i.subject,
+           format('has lists = %s, and for about %s rows would get %s if it were built now: %s', b.lists, i.rows, w.lists,
+                  CASE WHEN b.lists < w.lists THEN 'each search reads a large part of the rows' ELSE 'most lists hold next to nothing' END),
+           format('pgvec index rebuild %s --lists %s', i.arguments, w.lists)
+    FROM pgvec._all_indexes() i
+    CROSS JOIN LATERAL (SELECT substring(i.shape FROM 'lists=(\d+)$')::bigint AS lists) b
+    CROSS JOIN LATERAL (SELECT pgvec._lists(i.rows::bigint) AS lists) w
+    WHERE i.method = 'ivfflat' AND i.usable AND i.place = 1 AND i.rows > 0 AND (w.lists > 4 * b.lists OR b.lists > 4 * w.lists AND i.rows < 10 * b.lists)
+      AND NOT pgvec._is_building(i.vectors, i.space_id)
+$$;
+COMMENT ON FUNCTION pgvec._health_lists() IS 'IVFFlat indexes that were built for far fewer rows than there are, or for far more.';
+
 CREATE OR REPLACE FUNCTION pgvec._health_unused() RETURNS TABLE (severity text, subject text, finding text, mend text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     -- What was asked since the index was built and since statistics count; the log holds a share of it.
-    SELECT 'hint', i.subject, format('was used by no search since %s, and %s of the logged ones were asked since', to_char(since.moment, 'YYYY-MM-DD'), asked.times),
+    SELECT 'hint', i.subject, CASE WHEN isfinite(since.moment)
+               THEN format('was used by no search since %s, and %s of the logged ones were asked since', to_char(since.moment, 'YYYY-MM-DD'), asked.times)
+               -- By hand: nobody knows when.
+               ELSE format('was used by no search, and %s are logged, if not all of them from before it was built', asked.times) END,
            format('SELECT * FROM pgvec.explain(%L, (SELECT embedding FROM %s LIMIT 1), space => %L);  -- why; or DROP INDEX CONCURRENTLY %s;',
                   s.collection, i.vectors::regclass, (s.wanted).name, i.index::regclass)
     FROM pgvec._all_indexes() i
@@ -101,8 +122,9 @@ RETURNS TABLE (space_id integer, k integer, target_recall double precision, tune
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT p.space_id, p.k, p.target_recall, p.tuned_at,
-           coalesce(CASE jsonb_typeof(p.evidence -> 'rows') WHEN 'number' THEN (p.evidence -> 'rows')::double precision END,
-                    (SELECT b.rows FROM pgvec.index_builds b WHERE b.space_id = p.space_id AND b.built_at <= p.tuned_at ORDER BY b.built_at DESC LIMIT 1)),
+           -- None were there is what a table says that was not analysed.
+           coalesce(CASE jsonb_typeof(p.evidence -> 'rows') WHEN 'number' THEN nullif((p.evidence -> 'rows')::double precision, 0) END,
+                    (SELECT nullif(b.rows, 0) FROM pgvec.index_builds b WHERE b.space_id = p.space_id AND b.built_at <= p.tuned_at ORDER BY b.built_at DESC LIMIT 1)),
            p.index_shape, p.evidence -> 'options'
     FROM pgvec.tuning_profiles p
     JOIN pgvec._all_indexes() i ON i.space_id = p.space_id AND i.method = p.index_method AND i.place = 1 AND i.usable

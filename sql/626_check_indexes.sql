@@ -43,6 +43,7 @@ DECLARE
     vectors regclass := pgvec._relation(schema_name, wanted.table_name);
     chosen  record;
     query_  text := format('($1::%s)', pgvec._embedding_type(wanted.type, wanted.dimensions));
+    near    text;
     search  text;
     plan    jsonb;
     sample  record;
@@ -57,8 +58,9 @@ BEGIN
     SELECT i.form, i.dimensions, i.name INTO chosen FROM pgvec._indexes(vectors, wanted) i WHERE i.oid = _canary.index;
     -- On to the living, where the nearest are dead rows.
     PERFORM set_config(s.key, 'relaxed_order', true) FROM jsonb_each_text(before) s;
-    search := format('SELECT v.key, %s AS distance FROM %s v ORDER BY %s LIMIT 40', pgvec._distance_sql(wanted, query_), vectors,
-                     pgvec._candidate_sql(wanted, chosen.form, chosen.dimensions, query_));
+    -- By what the index holds: of many rows with the same signs it may find any.
+    near := pgvec._candidate_sql(wanted, chosen.form, chosen.dimensions, query_);
+    search := format('SELECT %1$s AS distance FROM %2$s v ORDER BY %1$s LIMIT 40', near, vectors);
     FOR sample IN EXECUTE format('SELECT s.key, s.embedding::text AS embedding FROM (%s) s', pgvec._sample_sql(schema_name, wanted.table_name, 5)) LOOP
         IF plan IS NULL THEN
             EXECUTE 'EXPLAIN (FORMAT JSON) ' || search INTO plan USING sample.embedding;
@@ -69,12 +71,12 @@ BEGIN
             END IF;
         END IF;
         -- A nearest of all is itself, or as near: another may be equal. A vector without a direction is in no index (NaN).
-        EXECUTE format('SELECT bool_or(f.distance <= own.distance + 1e-5 * greatest(1, abs(own.distance))) FROM (%s) f, '
-                       '(SELECT %s AS distance FROM %s v WHERE v.key = $2 AND (%s) <> ''NaN'') own',
-                       search, pgvec._distance_sql(wanted, query_), vectors, pgvec._distance_sql(wanted, query_)) INTO found USING sample.embedding, sample.key;
-        CONTINUE WHEN found IS NULL AND (sample.embedding !~ '[1-9]');
+        EXECUTE format('SELECT coalesce((SELECT bool_or(f.distance <= own.distance + 1e-5 * greatest(1, abs(own.distance))) FROM (%s) f), false) '
+                       'FROM (SELECT %s AS distance FROM %s v WHERE v.key = $2) own WHERE own.distance <> ''NaN''',
+                       search, near, vectors) INTO found USING sample.embedding, sample.key;
+        CONTINUE WHEN found IS NULL;
         tried := tried + 1;
-        missed := missed + (found IS NOT TRUE)::integer;
+        missed := missed + (NOT found)::integer;
     END LOOP;
     PERFORM set_config(s.key, s.value, true) FROM jsonb_each_text(before) s;
     RETURN CASE WHEN tried > 0 AND missed = tried THEN format('of %s stored vectors it finds none: it is damaged, or holds other rows', tried) END;

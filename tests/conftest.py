@@ -55,6 +55,7 @@ def server_dsn() -> Iterator[str]:
             # Nothing here has to outlive a crash of the machine, and each test makes a database.
             for setting in ("fsync", "full_page_writes"):
                 connection.execute(f"ALTER SYSTEM SET {setting} = off".encode())
+            connection.execute("ALTER SYSTEM SET autovacuum_naptime = '1d'")  # on, but not in the middle of a test
             connection.execute("SELECT pg_reload_conf()")
             # The same password, but hashed once instead of 4,096 times by each of thousands of connections.
             connection.execute("SET scram_iterations = 1")

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from pgvec_toolkit.collection.base import Query
 from pgvec_toolkit.collection.measuring import Measuring
-from pgvec_toolkit.errors import TuningError
 from pgvec_toolkit.schema import space as spaces
 from pgvec_toolkit.tune.advice import TOLERANCE
-from pgvec_toolkit.tune.queries import NOTHING_LOGGED, logged
+from pgvec_toolkit.tune.queries import choose
 from pgvec_toolkit.tune.targets import check_count
 
 if TYPE_CHECKING:
@@ -47,7 +46,8 @@ class Advising(Measuring):
             recall: the targets, of recall@k.
             k: the number of neighbours that searches will ask for.
             queries: texts, or vectors of shape (n, dimensions), at least 20; "log": those that were logged. None:
-                stored rows that are left out of the sample, which are easier than real queries.
+                the log, if it has 100 different queries, else stored rows that are left out of the sample, which are
+                easier than real queries.
             sample: how many rows to build on; None: all.
             candidates: arguments of `create_index` for each, as {"m": 24, "form": "halfvec"}. None: pgvector's
                 default, larger graphs, half precision, IVFFlat, and for long vectors binary.
@@ -77,25 +77,21 @@ class Advising(Measuring):
         )
 
     def _advised_queries(self, queries: Sequence[Query] | NDArray[Any] | str | None, space: str | None) -> Any:
-        """Return queries as they are bound."""
+        """Return queries as they are bound; None: of stored rows, which are to be left out of the sample."""
         from pgvec_toolkit.tune.advisor import QUERIES
 
-        if queries is None:
+        asked = self._asked_queries(queries, space)
+        with self._database.connection() as connection:
+            chosen = choose(connection, self.name, self._space(space), asked, QUERIES)
+        if chosen is None:
             return None
-        if isinstance(queries, str) and queries == "log":
-            with self._database.connection() as connection:
-                given = list(logged(connection, self.name, self._space(space), QUERIES)[0].vectors)
-            if not given:
-                raise TuningError(NOTHING_LOGGED)
-        else:
-            given = list(self._given_queries(queries, space).vectors)
-        check_count(len(given))
-        return given
+        check_count(len(chosen.queries))
+        return list(chosen.queries.vectors)
 
-    def _forecast(self, candidate: Candidate, rows: int, space: str | None) -> tuple[int, int, bool]:
-        """Return memory and maintenance_work_mem of a build of so many rows, in bytes, and whether it fits."""
+    def _forecast(self, candidate: Candidate, rows: int, space: str | None) -> tuple[int, int, int, bool]:
+        """Return memory and maintenance_work_mem of a build of so many rows, in bytes, workers, and whether it fits."""
         (plan,) = self.plan_index(**candidate.arguments, rows=rows, space=space, calibrate=False)
-        return plan.memory, plan.maintenance_work_mem, plan.fits
+        return plan.memory, plan.maintenance_work_mem, plan.workers, plan.fits
 
     def _opened(self, name: str) -> Advising:
         """Return another collection of this database."""

@@ -103,7 +103,12 @@ class CollectionBase:
             query = embedding.checked(embedder.embed_query(query), (searched.dimensions,), embedder)
         return vector_type(searched.type).query(query, searched.dimensions, searched.distance)
 
-    def _given_queries(self, queries: Sequence[Query] | NDArray[Any], space: str | None) -> Queries:
+    def _asked_queries(
+        self, queries: Sequence[Query] | NDArray[Any] | str | None, space: str | None
+    ) -> Queries | str | None:
+        """Return queries as they are bound, or what says where to take them from (`tune.queries.choose`)."""
+        if queries is None or (isinstance(queries, str) and queries == "log"):
+            return queries
         if isinstance(queries, str) or len(queries) == 0:
-            raise ConfigurationError("queries is a list of at least one text or vector")
+            raise ConfigurationError(f'queries is a list of texts or vectors, at least one, or "log", not {queries!r}')
         return Queries.from_vectors([self._query(query, space) for query in queries])

@@ -10,25 +10,19 @@ from numpy.typing import NDArray
 
 from pgvec_toolkit.collection.base import Query
 from pgvec_toolkit.collection.indexing import Indexing
-from pgvec_toolkit.errors import ConfigurationError, TuningError
 from pgvec_toolkit.progress import progress_bar
 from pgvec_toolkit.search.filter import Filter, plain
 from pgvec_toolkit.tune import recall as measuring
 from pgvec_toolkit.tune import tuner
 from pgvec_toolkit.tune.calibration import Calibration
 from pgvec_toolkit.tune.profile import current
-from pgvec_toolkit.tune.queries import NOTHING_LOGGED, logged, logged_count, sampled
+from pgvec_toolkit.tune.queries import Chosen, choose, sampled
 from pgvec_toolkit.tune.recall import Recall
-from pgvec_toolkit.tune.targets import check_tail_share, checked_ks, checked_recalls
+from pgvec_toolkit.tune.targets import check_measurable, check_sample, check_tail_share, checked_ks, checked_recalls
 from pgvec_toolkit.tune.trials import Goal
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.pool import Connection
-    from pgvec_toolkit.schema.space import Space
     from pgvec_toolkit.tune.profile import TuningProfile
-    from pgvec_toolkit.tune.queries import Queries
-
-_ENOUGH_LOGGED = 100  # queries, for the log to be preferred to stored rows
 
 
 class Measuring(Indexing):
@@ -85,8 +79,8 @@ class Measuring(Indexing):
             tail_share: the share of queries that shall each reach the target, beyond their mean. At k = 10 and a target
                 of 0.95 a query reaches it only if all 10 are found.
             queries: what users ask: texts, or vectors of shape (n, dimensions), at least 20; "log": what they asked
-                (see `log_queries`). None: the log, if it has 100 queries, else stored rows, which are easier than
-                real queries.
+                (see `log_queries`). None: the log, if it has 100 different queries, else stored rows, which are
+                easier than real queries.
             filters: filters that searches have: recall is measured with them, too, and where it misses the target
                 their class (SQL: `pgvec.filter_class`) gets a setting of its own. None: those of the log.
             sample: how many stored rows to draw, or of the log the newest.
@@ -97,43 +91,29 @@ class Measuring(Indexing):
             The profile; a list of them, by k, then by recall, if several were asked for.
 
         Raises:
-            TuningError: there is no index, too little to tune on, or the target is out of reach.
+            TuningError: there is no index, too little to tune on, the target is out of reach, or the index was
+                replaced meanwhile; nothing is stored.
+            ConfigurationError: the role may not store what is measured.
         """
         targets, ks = checked_recalls(recall), checked_ks(k)
-        if len({*targets}) < len(targets) or len({*ks}) < len(ks):
-            raise TuningError("give no target recall and no k twice")
         check_tail_share(tail_share)
+        check_sample(sample)
         indexes = self.indexes(space=space)
         tuned = self._space(space)
         with (
             progress_bar(f"tuning {self.name}", None, progress) as advance,
             self._database.connection() as connection,
         ):
-            chosen, found, source = self._tuning_queries(connection, queries, sample, tuned)
+            tuner.check_rights(connection)
+            chosen = choose(connection, self.name, tuned, self._asked_queries(queries, space), int(sample))
+            if chosen is None:
+                chosen = Chosen(sampled(connection, tuned, int(sample), same=True), "stored")
             goals = [Goal(target, tail_share) for target in targets]
-            measured = found if filters is None else [plain(filter) for filter in filters]
-            if filters is not None:
-                source = "given" if source == "log" else source  # the filters are not those of the queries
-            profiles = tuner.tune(
-                connection, self.name, tuned, indexes, chosen, tuner.Asked(goals, ks, source, measured), advance
-            )
+            separate = None if filters is None else [plain(filter) for filter in filters]
+            asked = tuner.Asked(goals, ks, chosen, separate)
+            profiles = tuner.tune(connection, self.name, tuned, indexes, asked, advance)
         self._forget_texts()
         return profiles[0] if np.isscalar(recall) and np.isscalar(k) else profiles
-
-    def _tuning_queries(
-        self, connection: Connection, given: Sequence[Query] | NDArray[Any] | str | None, sample: int, space: Space
-    ) -> tuple[Queries, list[Any], str]:
-        """Return the queries to tune on, the filter of each if they are from the log, and where they are from."""
-        if isinstance(given, str) and given != "log":
-            raise ConfigurationError(f'queries is a list of texts or vectors, or "log", not {given!r}')
-        if given is not None and not isinstance(given, str):
-            return self._given_queries(given, space.name), [], "given"
-        if given == "log" or logged_count(connection, space) >= _ENOUGH_LOGGED:
-            queries, filters = logged(connection, self.name, space, sample)
-            if not len(queries):
-                raise TuningError(NOTHING_LOGGED)
-            return queries, filters, "log"
-        return sampled(connection, space, sample, same=True), [], "stored"
 
     def profiles(self, *, space: str | None = None) -> list[TuningProfile]:
         """Return the tuning profiles that searches use, by k, class of filters and target (SQL: `pgvec.profiles`)."""
@@ -150,7 +130,7 @@ class Measuring(Indexing):
         self,
         *,
         k: int = 10,
-        queries: Sequence[Query] | NDArray[Any] | None = None,
+        queries: Sequence[Query] | NDArray[Any] | str | None = None,
         sample: int = 100,
         where: Filter | None = None,
         space: str | None = None,
@@ -159,14 +139,18 @@ class Measuring(Indexing):
 
         Args:
             k: of recall@k.
-            queries: texts, or vectors of shape (n, dimensions); None: stored rows drawn at random.
-            sample: how many stored rows to draw.
+            queries: texts, or vectors of shape (n, dimensions); "log": those that were logged, without their filters
+                (`watch` has them). None: stored rows drawn at random.
+            sample: how many stored rows to draw, or of the log the newest.
             where: a filter that the searches have.
             space: the vector space; None: the default one.
         """
         filter = None if where is None else plain(where)
-        given = None if queries is None else self._given_queries(queries, space)
+        check_measurable(k, sample)
+        asked, measured = self._asked_queries(queries, space), self._space(space)
         with self._database.connection() as connection:
-            if given is None:
-                return measuring.measure_sample(connection, self.name, self._space(space), sample, k, filter)
-            return measuring.measure(connection, self.name, self._space(space), given, k, filter)
+            if asked is None:
+                return measuring.measure_sample(connection, self.name, measured, sample, k, filter)
+            chosen = choose(connection, self.name, measured, asked, int(sample))
+            assert chosen is not None
+            return measuring.measure(connection, self.name, measured, chosen.queries, k, filter)

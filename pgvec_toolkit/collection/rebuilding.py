@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pgvec_toolkit.collection.base import Query
 from pgvec_toolkit.collection.measuring import Measuring
-from pgvec_toolkit.errors import TuningError
+from pgvec_toolkit.errors import PgvecError
 from pgvec_toolkit.tune.rebuild import Rebuilt, rebuild
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Rebuilding(Measuring):
         m: int | None = None,
         ef_construction: int | None = None,
         lists: int | None = None,
-        queries: Sequence[Query] | NDArray[Any] | None = None,
+        queries: Sequence[Query] | NDArray[Any] | str | None = None,
         space: str | None = None,
         progress: bool | None = None,
     ) -> Rebuilt:
@@ -50,7 +50,8 @@ class Rebuilding(Measuring):
             m: hnsw: links per node; None: as it is.
             ef_construction: hnsw: candidates kept while building; None: as it is.
             lists: ivfflat: clusters; None: as they are.
-            queries: to measure recall with: texts, or vectors of shape (n, dimensions). None: stored rows.
+            queries: to measure recall with: texts, or vectors of shape (n, dimensions); "log": those that were logged,
+                without their filters. None: the log, if it has 20 different queries, as `watch` does; else stored rows.
             space: the vector space; None: the default one.
             progress: whether to show a bar; None: on a terminal.
 
@@ -67,14 +68,14 @@ class Rebuilding(Measuring):
             m=m,
             ef_construction=ef_construction,
             lists=lists,
-            queries=None if queries is None else self._given_queries(queries, space),
+            queries=self._asked_queries(queries, space),
             progress=progress,
         )
         self._forget_texts()
         notes = []
-        for k, target in done.lapsed:
+        for k, target, tail_share in done.lapsed:
             try:
-                self.tune(target, k=k, queries=queries, space=space, progress=progress)
-            except TuningError as error:
+                self.tune(target, k=k, tail_share=tail_share, queries=queries, space=space, progress=progress)
+            except PgvecError as error:  # the index is rebuilt nevertheless
                 notes.append(f"searches for {k} are no longer tuned: {error}")
         return replace(done, notes=(*done.notes, *notes))

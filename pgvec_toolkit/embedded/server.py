@@ -30,7 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -163,9 +163,12 @@ class EmbeddedServer:
         with self._open_lock() as lock:
             if (postmaster := self._wait_for(lock)) is None:
                 return
-            if postmaster.listener() != postmaster.pid:
+            listener = postmaster.listener()
+            if listener not in (postmaster.pid, None):
                 raise ServerError(f"the server of {self.home} runs in another container: stop it there")
-            os.kill(postmaster.pid, code)
+            with suppress(ProcessLookupError):
+                if listener is not None:  # else another process has just stopped it
+                    os.kill(postmaster.pid, code)
             deadline = time.monotonic() + _TIMEOUT
             while not _try_lock(lock):
                 latest = self._postmaster()

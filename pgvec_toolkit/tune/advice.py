@@ -13,7 +13,7 @@ from pgvec_toolkit.errors import TuningError
 if TYPE_CHECKING:
     from pgvec_toolkit.schema.space import Space
     from pgvec_toolkit.tune.candidates import Candidate
-    from pgvec_toolkit.tune.tuner import TuningProfile
+    from pgvec_toolkit.tune.profile import TuningProfile
 
 TOLERANCE = 0.05
 
@@ -27,7 +27,7 @@ class Row:
         target_recall: asked for.
         setting: the cheapest that reaches it (ef_search or probes); None: none does, and so for the next three.
         oversampling: of forms that hold less than the vector.
-        recall: on queries that were held back from the search for the setting.
+        recall: recall@k with it, on the queries that it was found by.
         milliseconds: of a search for ids in the sample: the mean over queries of their medians over some rounds.
         size: bytes on disk, of all rows.
         memory: bytes that the build takes, of all rows.
@@ -67,6 +67,7 @@ class Option:
         size: bytes on disk, of the sample.
         memory: bytes that a build of all rows takes.
         memory_limit: maintenance_work_mem in bytes to build all rows with.
+        workers: parallel workers to build them with.
         fits: whether the server can give it that much.
         profiles: target recall to the profile that reaches it.
         milliseconds: target recall to the latency.
@@ -80,6 +81,7 @@ class Option:
     size: int
     memory: int
     memory_limit: int
+    workers: int
     fits: bool
     profiles: dict[float, TuningProfile] = field(default_factory=dict)
     milliseconds: dict[float, float] = field(default_factory=dict)

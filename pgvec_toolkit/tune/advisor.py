@@ -10,12 +10,12 @@ from statistics import fmean, median
 from typing import TYPE_CHECKING, Any, Protocol
 
 from psycopg import RawCursor, sql
-from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.errors import ConfigurationError, TuningError
 from pgvec_toolkit.progress import Advance, progress_bar
 from pgvec_toolkit.tune.advice import Advice, Option
 from pgvec_toolkit.tune.candidates import Candidate, chosen_candidates
+from pgvec_toolkit.tune.queries import nearest_sql
 from pgvec_toolkit.tune.scratch import Scratch, scratch
 from pgvec_toolkit.tune.targets import checked_recalls
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool
     from pgvec_toolkit.schema.indexes import Index
     from pgvec_toolkit.schema.space import Space
-    from pgvec_toolkit.tune.tuner import TuningProfile
+    from pgvec_toolkit.tune.profile import TuningProfile
 
 QUERIES = 500
 FEWEST_ROWS = 1000  # of fewer, any search is fast
@@ -56,7 +56,7 @@ class Advisor:
     Attributes:
         database: where.
         space: that is asked about; its name if it is not the default one of its collection.
-        forecast: arguments of `create_index` to memory, maintenance_work_mem and whether it fits, of all rows.
+        forecast: a candidate to memory, maintenance_work_mem, workers and whether it fits, of all rows.
         open: opens a collection by name.
         targets: recalls to reach.
         k: of recall@k.
@@ -65,7 +65,7 @@ class Advisor:
     database: Pool
     space: Space
     space_name: str | None
-    forecast: Callable[[Candidate], tuple[int, int, bool]]
+    forecast: Callable[[Candidate], tuple[int, int, int, bool]]
     open: Callable[[str], Measured]
     targets: tuple[float, ...]
     k: int
@@ -119,13 +119,13 @@ class Advisor:
             option.milliseconds[target] = typical(seen[option.name, target])
 
     def _tuned(self, connection: Connection, made: Scratch, place: str, profile: TuningProfile) -> str:
-        setting = {"ef_search": profile.setting, "oversampling": profile.oversampling}
-        return bare_statement(connection, made.name, place, self.k, **setting)
+        setting: dict[str, Any] = {"ef_search": profile.setting, "oversampling": profile.oversampling}
+        return nearest_sql(connection, made.name, self.k, space=place, **setting)
 
     def exact(self, made: Scratch, queries: Sequence[Any]) -> float:
         """Return the milliseconds of a search without an index, of the sample."""
         with self.database.connection() as connection:
-            statement = bare_statement(connection, made.name, self.options[0][0], self.k, exact=True)
+            statement = nearest_sql(connection, made.name, self.k, space=self.options[0][0], exact=True)
             run(connection, statement, queries[:1])
             return median(run(connection, statement, queries[:_EXACT]))
 
@@ -147,7 +147,7 @@ def advise(
     candidates: Sequence[Mapping[str, Any]] | None,
     named: str | None,
     tolerance: float,
-    forecast: Callable[[Candidate, int], tuple[int, int, bool]],
+    forecast: Callable[[Candidate, int], tuple[int, int, int, bool]],
     open: Callable[[str], Measured],
     progress: bool | None,
 ) -> Advice:
@@ -198,16 +198,6 @@ def run(connection: Connection, statement: str, queries: Sequence[Any]) -> list[
 def typical(rounds: Sequence[Sequence[float]]) -> float:
     """Return the mean over the queries of each one's median over the rounds: a hiccup is of one round."""
     return fmean(median(each) for each in zip(*rounds, strict=True))
-
-
-def bare_statement(connection: Connection, collection: str, space: str, k: int, **options: Any) -> str:
-    """Return the bare statement of a search for keys: exact, or with ef_search (or probes) and oversampling."""
-    row = connection.execute(
-        "SELECT pgvec._nearest_sql(pgvec._collection(%s), pgvec._space(%s, %s), %s, %s::integer, 0)",
-        [collection, collection, space, Jsonb(options), k],
-    ).fetchone()
-    assert row is not None
-    return str(row[0])
 
 
 def _rows(database: Pool, space: Space) -> int:

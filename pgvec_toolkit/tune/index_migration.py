@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from pgvec_toolkit.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pgvec_toolkit.schema.space import Space
-    from pgvec_toolkit.tune.advice import Advice
+    from pgvec_toolkit.tune.advice import Advice, Option
 
 _REVISION = '''"""{title}
 
@@ -75,17 +76,14 @@ def statements(advice: Advice) -> list[str]:
     chosen, space = advice.recommended, advice.space
     final, building = _names(advice)
     there = [name for name, _ in advice.replaces]
-    return [
-        "SET statement_timeout = 0",
-        f"SET maintenance_work_mem = '{chosen.memory_limit // 1024}kB'",
+    return _with_settings(
+        [chosen],
         chosen.candidate.create_sql(space, building, advice.total_rows),
         *(f"DROP INDEX CONCURRENTLY {_identifier(space, name)}" for name in there),
         *([f"ALTER INDEX {_identifier(space, building)} RENAME TO {_quoted(final)}"] if building != final else []),
         f"ANALYZE {space.vectors.as_string()}",
         *_forget(advice),
-        "RESET maintenance_work_mem",
-        "RESET statement_timeout",
-    ]
+    )
 
 
 def statements_back(advice: Advice) -> list[str]:
@@ -94,7 +92,20 @@ def statements_back(advice: Advice) -> list[str]:
     final, building = _names(advice)
     renamed = [f"ALTER INDEX {_identifier(space, final)} RENAME TO {_quoted(building)}"] if building != final else []
     built = [definition.replace("CREATE INDEX ", "CREATE INDEX CONCURRENTLY ", 1) for _, definition in advice.replaces]
-    return [*renamed, *built, f"DROP INDEX CONCURRENTLY {_identifier(space, building)}", *_forget(advice)]
+    dropped = f"DROP INDEX CONCURRENTLY {_identifier(space, building)}"
+    # What was there may be larger than what is recommended: memory as for the largest of those that were compared.
+    return _with_settings(advice.options, *renamed, *built, dropped, *_forget(advice))
+
+
+def _with_settings(options: Sequence[Option], *inner: str) -> list[str]:
+    """Return statements between those that set what `create_index` sets to build any of some options, and back."""
+    settings = {
+        "statement_timeout": "0",
+        "maintenance_work_mem": f"'{max(each.memory_limit for each in options) // 1024}kB'",
+        "max_parallel_maintenance_workers": str(min(each.workers for each in options)),
+    }
+    before = [f"SET {name} = {value}" for name, value in settings.items()]
+    return [*before, *inner, *(f"RESET {name}" for name in settings)]
 
 
 def _names(advice: Advice) -> tuple[str, str]:
@@ -123,8 +134,10 @@ def _title(advice: Advice) -> str:
     return f"Index {advice.space.vector_table} by {advice.recommended.name}{f', in place of {there}' if there else ''}"
 
 
-def _then(advice: Advice) -> list[str]:
-    return [f"pgvec tune {advice.collection} --recall {target:g}" for target in advice.targets]
+def _then(advice: Advice) -> str:
+    targets = " ".join(f"--recall {target:g}" for target in advice.targets)
+    space = advice.recommended.space
+    return f"pgvec tune {advice.collection} {targets} -k {advice.k}{'' if space is None else f' --space {space}'}"
 
 
 def _script(advice: Advice) -> str:
@@ -136,7 +149,7 @@ def _script(advice: Advice) -> str:
         "It stops at the first error, so that the old index stays until the new one is complete.",
         "If CREATE INDEX is interrupted, drop the index that it leaves INVALID, then run it again.",
         "Afterwards:",
-        *(f"    {command}" for command in _then(advice)),
+        f"    {_then(advice)}",
         "The way back:",
         *(f"    {statement};" for statement in statements_back(advice)),
     ]
@@ -148,10 +161,9 @@ def _script(advice: Advice) -> str:
 def _revision(advice: Advice) -> str:
     upgrade, downgrade = statements(advice), statements_back(advice)
     reason = textwrap.fill(advice.reason, 110).replace("\\", "").replace('"""', "")
-    then = "\n".join(f"    {command}" for command in _then(advice))
     return _REVISION.format(
         title=f"{_title(advice)}.".replace("\\", "").replace('"""', ""),
-        reason=f"{reason}\n\nAfterwards:\n\n{then}",
+        reason=f"{reason}\n\nAfterwards:\n\n    {_then(advice)}",
         # The same advice is the same revision.
         revision=hashlib.sha256("\n".join(upgrade).encode()).hexdigest()[:12],
         upgrade="\n".join(f"    {statement!r}," for statement in upgrade),

@@ -10,7 +10,7 @@ from pgvec_toolkit.chart import Chart, Series
 from pgvec_toolkit.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pgvec_toolkit.tune.tuner import Trial, TuningProfile
+    from pgvec_toolkit.tune.profile import Trial, TuningProfile
 
 _ALARM = "#CC0000"
 _MEGABYTE = 2**20

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from psycopg import sql
 from psycopg.types.json import Jsonb
+
+from pgvec_toolkit.errors import TuningError
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection
@@ -143,54 +147,97 @@ def interval(shares: NDArray[np.float64]) -> tuple[float, float]:
     return max(0.0, min(mean, centre - half)), min(1.0, max(mean, centre + half))
 
 
-def store(connection: Connection, collection: str, space: Space, index: str, profile: TuningProfile) -> None:
+@dataclass(frozen=True)
+class TunedIndex:
+    """The index that is tuned, as it was at the start.
+
+    Attributes:
+        oid: of the index; one that takes its place has another.
+        method: hnsw or ivfflat.
+        shape: what profiles of it go by.
+        circumstances: of the evidence: the options of the index, how many rows there are, versions.
+    """
+
+    oid: int
+    method: str
+    shape: str
+    circumstances: dict[str, Any]
+
+
+def tuned_index(connection: Connection, collection: str, space: Space, name: str) -> TunedIndex:
+    """Return what is known of an index; TuningError if it is no longer there."""
+    row = connection.execute(
+        "SELECT i.oid, i.method::text, i.shape, jsonb_build_object("
+        " 'index', i.name, 'options', i.options, 'rows', greatest(c.reltuples, 0),"
+        " 'versions', jsonb_build_object('pgvector', e.extversion, 'postgresql', current_setting('server_version')))"
+        " FROM pgvec._indexes(pgvec._relation(%s, %s), pgvec._space(%s, %s)) i, pg_extension e, pg_class c"
+        " WHERE i.name = %s AND e.extname = 'vector' AND c.oid = pgvec._relation(%s, %s)",
+        [space.schema, space.vector_table, collection, space.name, name, space.schema, space.vector_table],
+    ).fetchone()
+    if row is None:
+        raise _replaced(space)
+    return TunedIndex(*row)
+
+
+@contextmanager
+def storing(connection: Connection, space: Space, index: TunedIndex) -> Iterator[None]:
+    """Begin the transaction that stores what was found of an index, one tuner at a time.
+
+    Raises:
+        TuningError: the index is no longer there.
+    """
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext('pgvec.tune'), %s)", [space.id])
+        # Who is dropping the index is waited for; who comes later ends the profiles that are stored by then.
+        connection.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(space.vectors))
+        if connection.execute("SELECT FROM pg_class WHERE oid = %s", [index.oid]).fetchone() is None:
+            raise _replaced(space)
+        yield
+
+
+def _replaced(space: Space) -> TuningError:
+    return TuningError(f"the index of {space.vector_table} was replaced, or dropped, meanwhile: tune again")
+
+
+def store(connection: Connection, space: Space, index: TunedIndex, profile: TuningProfile) -> None:
     """Store a profile; searches read it from then on, those already prepared too.
 
     The one before it for this target becomes history; those for other targets stay, but not as the default.
     """
-    row = connection.execute(
-        "SELECT i.shape, jsonb_build_object('index', i.name, 'options', i.options, 'rows', greatest(c.reltuples, 0),"
-        " 'versions', jsonb_build_object('pgvector', e.extversion, 'postgresql', current_setting('server_version')))"
-        " FROM pgvec._indexes(pgvec._relation(%s, %s), pgvec._space(%s, %s)) i, pg_extension e, pg_class c"
-        " WHERE i.name = %s AND e.extname = 'vector' AND c.oid = pgvec._relation(%s, %s)",
-        [space.schema, space.vector_table, collection, space.name, index, space.schema, space.vector_table],
-    ).fetchone()
-    assert row is not None
-    shape, circumstances = row
-    key = [space.id, profile.index_method, shape, profile.k]
+    key = [space.id, index.method, index.shape, profile.k]
     same = " WHERE space_id = %s AND index_method = %s AND index_shape = %s AND k = %s AND superseded_at IS NULL"
     # What was found for filters depends on what is found without: tuning that begins anew.
     later = "AND filter_class = %s" if profile.filter_class else "AND (filter_class = %s OR filter_class <> '')"
-    with connection.transaction():
+    connection.execute(
+        f"UPDATE pgvec.tuning_profiles SET superseded_at = now(){same} AND target_recall = %s {later}".encode(),
+        [*key, profile.target_recall, profile.filter_class],
+    )
+    if profile.is_default:
         connection.execute(
-            f"UPDATE pgvec.tuning_profiles SET superseded_at = now(){same} AND target_recall = %s {later}".encode(),
-            [*key, profile.target_recall, profile.filter_class],
+            f"UPDATE pgvec.tuning_profiles SET is_default = false{same} {later}".encode(),
+            [*key, profile.filter_class],
         )
-        if profile.is_default:
-            connection.execute(
-                f"UPDATE pgvec.tuning_profiles SET is_default = false{same} {later}".encode(),
-                [*key, profile.filter_class],
-            )
-        connection.execute(
-            "INSERT INTO pgvec.tuning_profiles"
-            " (space_id, index_method, index_shape, k, target_recall, setting, oversampling, recall, recall_low,"
-            " recall_high, tail_share, reaching_share, filter_class, is_default, evidence)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            [
-                *key,
-                profile.target_recall,
-                profile.setting,
-                profile.oversampling,
-                profile.recall,
-                profile.recall_low,
-                profile.recall_high,
-                profile.tail_share,
-                profile.reaching_share,
-                profile.filter_class,
-                profile.is_default,
-                Jsonb(_evidence(profile) | circumstances),
-            ],
-        )
+    connection.execute(
+        "INSERT INTO pgvec.tuning_profiles"
+        " (space_id, index_method, index_shape, k, target_recall, setting, oversampling, recall, recall_low,"
+        " recall_high, tail_share, reaching_share, filter_class, is_default, evidence)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            *key,
+            profile.target_recall,
+            profile.setting,
+            profile.oversampling,
+            profile.recall,
+            profile.recall_low,
+            profile.recall_high,
+            profile.tail_share,
+            profile.reaching_share,
+            profile.filter_class,
+            profile.is_default,
+            Jsonb(_evidence(profile) | index.circumstances),
+        ],
+    )
 
 
 def current(connection: Connection, collection: str, space: str | None) -> list[TuningProfile]:

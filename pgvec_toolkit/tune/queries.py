@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from psycopg import RawCursor
 from psycopg.types.json import Jsonb
 
+from pgvec_toolkit.errors import TuningError
 from pgvec_toolkit.vectors import vector_type
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection
     from pgvec_toolkit.schema.space import Space
 
-NOTHING_LOGGED = "no queries are logged: log_queries(), or pgvec log --share, samples them; or give some"
+ENOUGH_LOGGED = 100  # different queries, for the log to be preferred to stored rows
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,57 @@ class Queries:
         return cls(vectors, np.full(len(vectors), -1))
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """Queries, and where they are from.
+
+    Attributes:
+        queries: at least one, unless they are of an empty space.
+        source: given, log or stored.
+        filters: of logged ones the filter of each, or None.
+    """
+
+    queries: Queries
+    source: str
+    filters: Sequence[Any] = ()
+
+
+def choose(
+    connection: Connection,
+    collection: str,
+    space: Space,
+    asked: Queries | str | None,
+    count: int,
+    *,
+    enough: int = ENOUGH_LOGGED,
+) -> Chosen | None:
+    """Return the queries to measure with, or None: stored rows have to do.
+
+    Args:
+        connection: to read with.
+        collection: its name.
+        space: of the collection.
+        asked: queries that are given; "log"; or None: the log, if it may be read and has enough different queries.
+        count: of the log the newest.
+        enough: see there.
+
+    Raises:
+        TuningError: nothing is logged.
+    """
+    if isinstance(asked, Queries):
+        return Chosen(asked, "given")
+    if asked is None:
+        row = connection.execute("SELECT has_table_privilege('pgvec.query_log', 'SELECT')").fetchone()
+        if row != (True,):
+            return None
+    found, filters = logged(connection, collection, space, max(count, enough))
+    if asked is None and len(found) < enough:
+        return None
+    if not len(found):
+        raise TuningError("no queries are logged: log_queries(), or pgvec log --share, samples them; or give some")
+    return Chosen(found.take(np.arange(min(count, len(found)))), "log", filters[:count])
+
+
 def sampled(connection: Connection, space: Space, count: int, *, same: bool = False) -> Queries:
     """Draw stored rows to be queries; fewer if there are not so many. `same`: those of the last time."""
     function = "_stored_sql" if same else "_sample_sql"
@@ -62,7 +114,7 @@ def sampled(connection: Connection, space: Space, count: int, *, same: bool = Fa
 
 
 def logged(connection: Connection, collection: str, space: Space, count: int) -> tuple[Queries, list[Any]]:
-    """Return the newest queries of the log (SQL: table pgvec.query_log), and the filter of each or None."""
+    """Return the newest different queries of the log (SQL: table pgvec.query_log), and the filter of each or None."""
     row = connection.execute(
         "SELECT pgvec._logged_sql(pgvec._space(%s, %s), %s::integer)", [collection, space.name, count]
     ).fetchone()
@@ -70,16 +122,6 @@ def logged(connection: Connection, collection: str, space: Space, count: int) ->
     rows = connection.execute(str(row[0]).encode(), binary=True).fetchall()
     kind = vector_type(space.type)
     return Queries.from_vectors([kind.loaded(vector) for vector, _ in rows]), [filter for _, filter in rows]
-
-
-def logged_count(connection: Connection, space: Space) -> int:
-    """Return how many queries of a space are logged, as far as this role may know."""
-    row = connection.execute("SELECT has_table_privilege('pgvec.query_log', 'SELECT')").fetchone()
-    if row != (True,):
-        return 0
-    row = connection.execute("SELECT count(*) FROM pgvec.query_log WHERE space_id = %s", [space.id]).fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def nearest_sql(

@@ -27,8 +27,9 @@ from pgvec_toolkit.schema.index_specs import IndexSpec, index_form, index_spec
 from pgvec_toolkit.schema.indexes import check_may_forget
 from pgvec_toolkit.schema.replacements import clear_replacement, replacement_name
 from pgvec_toolkit.tune.profile import interval
-from pgvec_toolkit.tune.queries import Queries, found_distances, nearest_sql, sampled
+from pgvec_toolkit.tune.queries import Queries, choose, found_distances, nearest_sql, permuted, sampled
 from pgvec_toolkit.tune.recall import shares
+from pgvec_toolkit.tune.targets import FEWEST_QUERIES
 from pgvec_toolkit.tune.truth import exact_distances
 from pgvec_toolkit.vectors import FixedWidth, vector_type
 
@@ -60,12 +61,14 @@ class Rebuilt:
         reasons: why it was needed; if nothing made it so, what was found.
         size_before: bytes on disk.
         size_after: bytes on disk.
-        recall_before: recall@k of searches with the old index; None if the space is empty.
+        recall_before: recall@k of searches with the old index, of the queries of recall_after; None if the space is
+            empty.
         recall_after: with the new one, measured before it took over; None if there is none.
         k: of recall@k.
         seconds: that it took.
         stalled: seconds for which searches had to wait.
-        lapsed: (k, target recall) of tuning profiles that no longer apply, as the lists are others; the default last.
+        lapsed: (k, target recall, tail_share) of tuning profiles that no longer apply, as the lists are others; the
+            default last.
         notes: what is left to do.
     """
 
@@ -79,7 +82,7 @@ class Rebuilt:
     k: int
     seconds: float
     stalled: float = 0.0
-    lapsed: tuple[tuple[int, float], ...] = ()
+    lapsed: tuple[tuple[int, float, float | None], ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -113,7 +116,7 @@ def rebuild(
     m: int | None = None,
     ef_construction: int | None = None,
     lists: int | None = None,
-    queries: Queries | None = None,
+    queries: Queries | str | None = None,
     progress: bool | None = None,
 ) -> Rebuilt:
     """Rebuild the index that searches use, with the parameters it has unless others are given.
@@ -129,11 +132,12 @@ def rebuild(
             clear_replacement(connection, space)
             old = _old(connection, collection, space, name)
             spec = _spec(old, m, ef_construction, lists)
-            if queries is None:
-                # Of types that are no matrix, the truth of each query is a scan of the table.
-                many = if_needed and isinstance(vector_type(space.type), FixedWidth)
-                queries = sampled(connection, space, JUDGED_ON if many else _CHECKED_ON)
-            switch = _Switch(connection, collection, space, old, spec, queries)
+            # Of types that are no matrix, the truth of each query is a scan of the table.
+            many = JUDGED_ON if if_needed and isinstance(vector_type(space.type), FixedWidth) else _CHECKED_ON
+            # Those that pgvec.watch would take.
+            chosen = choose(connection, collection, space, queries, many, enough=FEWEST_QUERIES)
+            judged, _ = permuted(sampled(connection, space, many) if chosen is None else chosen.queries)
+            switch = _Switch(connection, collection, space, old, spec, judged)
             if switch.shape_changes:
                 check_may_forget(connection, "rebuild_index")
             return _rebuild(database, switch, if_needed, progress)
@@ -156,7 +160,7 @@ def _rebuild(database: Pool, switch: _Switch, if_needed: bool, progress: bool | 
         form = index_form(space, old.form, old.dimensions if old.form == "prefix" else None)
         build(database, space, switch.spec, form, name=switch.new, beside=True, concurrently=True, progress=progress)
         locks.lock(connection, locks.BUILD, space)  # which our own build had
-        after = _mean(switch.carry_out())
+        shares_after = switch.carry_out()
     except BaseException:
         _clear(database, connection, space)
         raise
@@ -164,6 +168,7 @@ def _rebuild(database: Pool, switch: _Switch, if_needed: bool, progress: bool | 
     # Now, not before: of the old index it would have had to repair the graph.
     connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(space.vectors))
     size, seconds = _size(connection, space, old.name), time.perf_counter() - began
+    before, after = _mean(switch.before[: len(shares_after)]), _mean(shares_after)
     return Rebuilt(
         old.name, True, reasons, old.size, size, before, after, old.k, seconds, stalled=switch.stalled, lapsed=lapsed
     )
@@ -174,7 +179,8 @@ class _Switch:
     """The transaction in which the new index takes over.
 
     Attributes:
-        before: recall of the queries with the old index, each.
+        queries: in random order, of which as many are measured as there is time for.
+        before: recall of the first of them with the old index, each.
         stalled: the longest time for which searches had to wait, in seconds.
     """
 
@@ -195,7 +201,7 @@ class _Switch:
     @cached_property
     def checked(self) -> Queries:
         """Those of the queries that the new index is measured with."""
-        return self.queries.take(np.random.default_rng(0).permutation(len(self.queries))[:_CHECKED_ON])
+        return self.queries.take(np.arange(min(_CHECKED_ON, len(self.queries))))
 
     @property
     def shape_changes(self) -> bool:
@@ -277,12 +283,12 @@ class _Switch:
     def _refuse_if_worse(self, after: NDArray[np.float64]) -> None:
         if not len(after):
             return
-        wanted = min(float(self.before.mean()), self.old.target or 1.0)
-        tolerance = max(_LEAST_TOLERANCE, _SURE * float(after.std()) / math.sqrt(len(after)))
-        if after.mean() < wanted - tolerance:
+        before = self.before[: len(after)]  # of the same queries
+        if is_worse(before, after, self.old.target):
+            wanted = min(float(before.mean()), self.old.target or 1.0)
             raise self._refusal(
                 f"with the new one searches reach recall@{self.old.k} {after.mean():.3f} on {len(after)} queries, "
-                f"where {wanted:.3f} is wanted (tolerance {tolerance:.3f}); with the old one {self.before.mean():.3f}"
+                f"where {wanted:.3f} is wanted; with the old one {before.mean():.3f}"
             )
 
     def _refusal(self, reason: str) -> IndexBuildError:
@@ -290,6 +296,16 @@ class _Switch:
         return IndexBuildError(
             f"index {self.old.name} was not rebuilt: {reason}. The old one goes on serving; rebuild with {advice}"
         )
+
+
+def is_worse(before: NDArray[np.float64], after: NDArray[np.float64], target: float | None) -> bool:
+    """Return whether queries surely find less than before, each compared with itself, and less than the target."""
+    paired = min(len(before), len(after))
+
+    def surely(lost: NDArray[np.float64]) -> bool:
+        return bool(lost.mean() > max(_LEAST_TOLERANCE, _SURE * float(lost.std()) / math.sqrt(len(lost))))
+
+    return surely(before[:paired] - after[:paired]) and (target is None or surely(target - after))
 
 
 def _old(connection: Connection, collection: str, space: Space, name: str | None) -> _Old:
@@ -394,15 +410,17 @@ def _size(connection: Connection, space: Space, name: str) -> int:
     return int(row[0])
 
 
-def _lapse(connection: Connection, space: Space, old: _Old) -> tuple[tuple[int, float], ...]:
+def _lapse(connection: Connection, space: Space, old: _Old) -> tuple[tuple[int, float, float | None], ...]:
     """End the profiles of an index of another shape; return what they were for."""
     ended: Sequence[tuple[Any, ...]] = connection.execute(
         "UPDATE pgvec.tuning_profiles SET superseded_at = now() WHERE space_id = %s AND index_method = %s"
-        " AND index_shape = %s AND superseded_at IS NULL RETURNING k, target_recall, is_default, filter_class",
+        " AND index_shape = %s AND superseded_at IS NULL"
+        " RETURNING k, target_recall, is_default, filter_class, tail_share",
         [space.id, old.method, old.shape],
     ).fetchall()
     connection.execute("DELETE FROM pgvec.calibrations WHERE space_id = %s", [space.id])
-    return tuple((k, target) for k, target, _, kind in sorted(ended, key=lambda row: (row[0], row[2])) if not kind)
+    ended = sorted(ended, key=lambda row: (row[0], row[2]))
+    return tuple((k, target, tail_share) for k, target, _, kind, tail_share in ended if not kind)
 
 
 def _mean(shares: NDArray[np.float64]) -> float | None:

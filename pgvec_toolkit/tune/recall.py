@@ -11,26 +11,12 @@ from numpy.typing import NDArray
 from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.errors import TuningError
-from pgvec_toolkit.tune.queries import Queries, found_distances, nearest_sql, sampled
+from pgvec_toolkit.tune.queries import Queries, found_distances, nearest_sql
 from pgvec_toolkit.tune.truth import exact_distances
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection
     from pgvec_toolkit.schema.space import Space
-
-__all__ = [
-    "TOLERANCE",
-    "Queries",
-    "Recall",
-    "exact_distances",
-    "found_distances",
-    "measure",
-    "measure_sample",
-    "nearest_sql",
-    "sampled",
-    "shares",
-    "summarize",
-]
 
 # PostgreSQL and BLAS add up in different orders; two float32 sums differ by less than this.
 TOLERANCE = 5e-6

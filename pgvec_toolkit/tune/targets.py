@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from numbers import Real
 from typing import Any
 
-from pgvec_toolkit.errors import TuningError
+from pgvec_toolkit.errors import ConfigurationError, TuningError
 
 FEWEST_QUERIES = 20
 
@@ -30,10 +30,10 @@ def checked_ks(asked: Any) -> list[int]:
     """Return numbers of neighbours, of one or several; TuningError for what is no whole number from 1 to 999."""
     ks = _several(asked)
     for k in ks:
-        if not _is_number(k) or not 1 <= k <= 999 or int(k) != k:
+        if not _is_whole(k, 999):
             raise TuningError(f"k must be a whole number from 1 to 999, not {k!r}")
-    if not ks:
-        raise TuningError("give at least one k")
+    if not ks or len(set(ks)) < len(ks):
+        raise TuningError("give one k or several, none of them twice")
     return [int(k) for k in ks]
 
 
@@ -41,6 +41,18 @@ def check_tail_share(share: Any) -> None:
     """Raise TuningError for what is no share of the queries."""
     if share is not None and not (_is_number(share) and 0 < share <= 1):
         raise TuningError(f"tail_share must be a number above 0, at most 1, not {share!r}")
+
+
+def check_sample(sample: Any) -> None:
+    """Raise TuningError for what is no number of queries to draw."""
+    if not _is_whole(sample, 2**31 - 1):
+        raise TuningError(f"sample, the number of queries, must be a whole number from 1 on, not {sample!r}")
+
+
+def check_measurable(k: Any, sample: Any) -> None:
+    """Raise ConfigurationError, as `pgvec.recall` does, for what recall cannot be measured with."""
+    if not _is_whole(k, 999) or not _is_whole(sample, 2**31 - 1):
+        raise ConfigurationError(f"k must be from 1 to 999 and sample at least 1, not {k!r} and {sample!r}")
 
 
 def check_count(queries: int) -> None:
@@ -51,6 +63,10 @@ def check_count(queries: int) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, Real)
+
+
+def _is_whole(value: Any, most: int) -> bool:
+    return _is_number(value) and 1 <= value <= most and int(value) == value
 
 
 def _several(asked: Any) -> list[Any]:

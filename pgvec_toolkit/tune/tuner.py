@@ -14,8 +14,17 @@ from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.errors import TuningError
 from pgvec_toolkit.tune.filters import FilteredTrials, by_class
-from pgvec_toolkit.tune.profile import PARAMETERS, FilterRecall, Trial, TuningProfile, interval, reaching, store
-from pgvec_toolkit.tune.queries import Queries, permuted
+from pgvec_toolkit.tune.profile import (
+    PARAMETERS,
+    FilterRecall,
+    TuningProfile,
+    interval,
+    reaching,
+    store,
+    storing,
+    tuned_index,
+)
+from pgvec_toolkit.tune.queries import Chosen, permuted
 from pgvec_toolkit.tune.targets import check_count
 from pgvec_toolkit.tune.trials import Goal, Trials
 from pgvec_toolkit.tune.truth import ground_truth
@@ -24,8 +33,6 @@ if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection
     from pgvec_toolkit.schema.indexes import Index
     from pgvec_toolkit.schema.space import Space
-
-__all__ = ["Trial", "TuningProfile", "tune"]
 
 LARGEST_EF_SEARCH = 1000
 # Of forms that hold less than the vector: how many times k candidates to rescore, from few to many.
@@ -45,14 +52,15 @@ class Asked:
     Attributes:
         goals: the first of them is what searches get that ask for no recall.
         ks: numbers of neighbours.
-        source: of the queries: given, log or stored.
-        filters: of filtered searches to be measured as well; one for each query, if they are from the log.
+        chosen: the queries to tune on.
+        filters: of filtered searches to be measured as well, with any query; None: those that queries have of their
+            own.
     """
 
     goals: Sequence[Goal]
     ks: Sequence[int]
-    source: str
-    filters: Sequence[Any] = ()
+    chosen: Chosen
+    filters: Sequence[Any] | None = None
 
 
 class Tuner:
@@ -241,36 +249,53 @@ def _crossing(settings: NDArray[np.float64], goal: Goal, each: NDArray[np.float6
     return float(np.interp(goal.target, means, settings))
 
 
+def check_rights(connection: Connection) -> None:
+    """Raise ConfigurationError if what tune finds could not be stored (SQL: `pgvec._check_stores`)."""
+    connection.execute(
+        "SELECT pgvec._check_stores('tune', 'SELECT, INSERT, UPDATE ON pgvec.tuning_profiles',"
+        " 'SELECT, INSERT, UPDATE ON pgvec.calibrations')"
+    )
+
+
 def tune(
     connection: Connection,
     collection: str,
     space: Space,
     indexes: Sequence[Index],
-    queries: Queries,
     asked: Asked,
     advance: Callable[[float], None],
 ) -> list[TuningProfile]:
-    """Tune the index that searches use, and store the profiles: for each k, for each goal."""
+    """Tune the index that searches use: for each k, for each goal. All profiles are stored in the end, or none."""
     index, largest = _tunable(collection, indexes)
-    if not len(queries):
+    at_the_start = tuned_index(connection, collection, space, index.name)
+    if not len(asked.chosen.queries):
         raise TuningError(f"collection {collection!r} is empty: load it first")
-    check_count(len(queries))
-    filters = by_class(connection, queries, asked.filters, asked.source)
-    queries, _ = permuted(queries)
+    check_count(len(asked.chosen.queries))
+    filters = by_class(connection, asked.chosen, asked.filters)
+    queries, _ = permuted(asked.chosen.queries)
     deepest = max(asked.ks) * max(1, min(_DEPTH, 999 // max(asked.ks)))
     truth = ground_truth(connection, space, queries, deepest)
     profiles: list[TuningProfile] = []
+    of_classes: list[TuningProfile] = []
+    growth = None
     for k in asked.ks:
         trials = Trials(connection, collection, space, index, k, largest, queries, truth[:, :k], advance)
-        tuned = _tune_goals(Tuner(trials), asked)
-        for profile in tuned:
-            goal = next(goal for goal in asked.goals if goal.target == profile.target_recall)
-            measured, of_classes = _tune_filters(trials, profile, goal, filters)
+        # Their truth comes first: a filter that does not fit fails before the work.
+        filtered = {
+            name: FilteredTrials.of(trials, *of_class, logged=asked.filters is None)
+            for name, of_class in filters.items()
+        }
+        for profile, goal in zip(_tune_goals(Tuner(trials), asked), asked.goals, strict=True):
+            measured, better = _tune_filters(filtered, profile, goal)
             profiles.append(replace(profile, filters=measured))
-            for each in (profiles[-1], *of_classes):
-                store(connection, collection, space, index.name, each)
+            of_classes += better
         if k == asked.ks[0]:
-            _calibrate(trials, tuned[0], truth)
+            growth = _growth(trials, profiles[0], truth)
+    with storing(connection, space, at_the_start):
+        for profile in (*profiles, *of_classes):
+            store(connection, space, at_the_start, profile)
+        if growth is not None:
+            _calibrate(connection, collection, space, growth)
     return profiles
 
 
@@ -301,19 +326,20 @@ def _tune_goals(tuner: Tuner, asked: Asked) -> list[TuningProfile]:
             tail_share=goal.tail_share,
             reaching_share=reaching(measured.shares, goal.target),
             held_back=held_back,
-            source=asked.source,
+            source=asked.chosen.source,
             is_default=goal is asked.goals[0],
         )
     return [found[goal] for goal in asked.goals]
 
 
 def _tune_filters(
-    trials: Trials, profile: TuningProfile, goal: Goal, filters: dict[str, tuple[Queries, list[Any]]]
+    classes: dict[str, FilteredTrials | None], profile: TuningProfile, goal: Goal
 ) -> tuple[tuple[FilterRecall, ...], list[TuningProfile]]:
     """Return the recall of each class of filters with a profile, and other profiles for those that miss the goal."""
     measured, found = [], []
-    for name, (queries, values) in filters.items():
-        filtered = FilteredTrials.of(trials, queries, values)
+    for name, filtered in classes.items():
+        if filtered is None:
+            continue
         each = filtered.measure(profile.setting, profile.oversampling).shares
         measured.append(FilterRecall(name, float(each.mean()), len(each)))
         if goal.reached(each, all=True):
@@ -342,37 +368,41 @@ def _tune_filters(
     return tuple(measured), found
 
 
-def _calibrate(trials: Trials, tuned: TuningProfile, truth: NDArray[np.float32]) -> None:
-    """Measure what searches cost, and how the setting has to grow with the depth they look to (pgvec.calibrations).
+def _growth(trials: Trials, tuned: TuningProfile, truth: NDArray[np.float32]) -> dict[str, int] | None:
+    """Measure how the setting has to grow with the depth that searches look to.
 
-    Filtered searches look deep; so the tuner, whose truth is deeper than its k, is asked for that depth.
+    Filtered searches look deep; so the tuner, whose truth is deeper than its k, is asked for that depth. None: so few
+    rows are searched exactly anyhow. Of forms that hold less than the vector it is not measured.
     """
     depth = min(truth.shape[1], trials.k * max(1, min(_DEPTH, 999 // trials.k)))
     if not np.isfinite(truth).all() or depth < 2 * trials.k:
-        return  # so few rows are searched exactly anyhow
-    connection = trials.connection
-    try:
-        connection.execute("SELECT pgvec.calibrate(%s, %s)", [trials.collection, trials.space.name])
-    except psycopg.Error as error:
-        if error.sqlstate == "PV005":  # too few rows to measure on: they are searched exactly anyhow
-            return
-        raise
+        return None
     if trials.index.form != "full":
-        return
+        return {}
     few = np.arange(min(_ENOUGH, len(trials.queries)))
     deep = replace(
         trials, k=depth, queries=trials.queries.take(few), truth=truth[few, :depth], known={}, _statements={}
     )
     setting = Tuner(deep).least(Goal(tuned.target_recall), 1.0, start=tuned.setting) or trials.largest
-    exponent = math.log(max(1.1, setting / tuned.setting)) / math.log(depth / trials.k)
-    connection.execute(
-        "UPDATE pgvec.calibrations SET exponent = %s, evidence = %s WHERE space_id = %s",
-        [
-            exponent,
-            Jsonb({"k": trials.k, "setting": tuned.setting, "deep_k": depth, "deep_setting": setting}),
-            trials.space.id,
-        ],
-    )
+    return {"k": trials.k, "setting": tuned.setting, "deep_k": depth, "deep_setting": setting}
+
+
+def _calibrate(connection: Connection, collection: str, space: Space, growth: dict[str, int]) -> None:
+    """Measure what searches cost, and store it and how the setting has to grow (pgvec.calibrations)."""
+    try:
+        with connection.transaction():
+            connection.execute("SELECT pgvec.calibrate(%s, %s)", [collection, space.name])
+    except psycopg.Error as error:
+        if error.sqlstate == "PV005":  # too few rows to measure on: they are searched exactly anyhow
+            return
+        raise
+    if growth:
+        ratio = growth["deep_setting"] / growth["setting"]
+        exponent = math.log(max(1.1, ratio)) / math.log(growth["deep_k"] / growth["k"])
+        connection.execute(
+            "UPDATE pgvec.calibrations SET exponent = %s, evidence = %s WHERE space_id = %s",
+            [exponent, Jsonb(growth), space.id],
+        )
 
 
 def _tunable(collection: str, indexes: Sequence[Index]) -> tuple[Index, int]:

@@ -14,6 +14,8 @@ from pgvec_toolkit.schema import locks, migrate
 from pgvec_toolkit.schema.indexes import drop_if_invalid
 
 if TYPE_CHECKING:
+    from psycopg.errors import Diagnostic
+
     from pgvec_toolkit.pool import Connection, Pool
 
 _COLUMNS = "severity, subject, finding, mend"
@@ -124,9 +126,17 @@ def _dropped(connection: Connection, space: int, schema: str, name: str) -> Mend
 
 
 def _run(connection: Connection, statement: sql.Composed) -> Mended:
-    problem = None
+    problems: list[str] = []
+
+    def hear(diagnostic: Diagnostic) -> None:
+        if diagnostic.severity_nonlocalized == "WARNING":  # as of a table that is not ours to ANALYZE: it is skipped
+            problems.append(diagnostic.message_primary or "")
+
+    connection.add_notice_handler(hear)
     try:
         connection.execute(statement)
     except (psycopg.Error, PgvecError) as error:
-        problem = str(error).strip().splitlines()[0]
-    return Mended(statement.as_string(connection), problem)
+        problems.append(str(error).strip().splitlines()[0])
+    finally:
+        connection.remove_notice_handler(hear)
+    return Mended(statement.as_string(connection), "; ".join(problems) or None)

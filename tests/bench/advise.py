@@ -24,7 +24,8 @@ from psycopg import RawCursor
 
 import pgvec_toolkit as pgvec
 from pgvec_toolkit.tune.advice import Option
-from pgvec_toolkit.tune.advisor import bare_statement, run, typical
+from pgvec_toolkit.tune.advisor import run, typical
+from pgvec_toolkit.tune.queries import nearest_sql
 from tests.bench import debian
 from tests.bench.turns import TOLERANCE, K
 
@@ -83,7 +84,7 @@ def cheapest(connection: Any, space: str, oversampling: float, target: float, qu
     low, high = K, 1000
     while low < high:
         middle = (low + high) // 2 if high < 1000 else min(2 * low, 999)  # small ones first: they are quick
-        statement = bare_statement(connection, NAME, space, K, ef_search=middle, oversampling=oversampling)
+        statement = nearest_sql(connection, NAME, K, space=space, ef_search=middle, oversampling=oversampling)
         enough = recall(connection, statement, queries, furthest) >= target
         low, high = (low, middle) if enough else (middle + 1, high)
     return low
@@ -101,8 +102,8 @@ def compare(database: pgvec.Database, advised: Option, queries: Any, furthest: A
             oversampling = 1.0 if side == "default" else advised.profiles[target].oversampling
             setting = cheapest(connection, space, oversampling, target, queries, furthest)
             settings[side, target] = setting, oversampling
-            statements[side, target] = bare_statement(
-                connection, NAME, space, K, ef_search=setting, oversampling=oversampling
+            statements[side, target] = nearest_sql(
+                connection, NAME, K, space=space, ef_search=setting, oversampling=oversampling
             )
         rounds: dict[tuple[str, float], list[list[float]]] = {key: [] for key in statements}
         for statement in statements.values():

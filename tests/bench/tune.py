@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pgvec_toolkit as pgvec
-from pgvec_toolkit.tune import recall as measuring
-from pgvec_toolkit.tune.queries import Queries
+from pgvec_toolkit.tune.queries import Queries, found_distances, nearest_sql
+from pgvec_toolkit.tune.recall import shares
 from pgvec_toolkit.tune.truth import exact_distances, ground_truth
 from tests.bench import debian
 
@@ -50,14 +50,14 @@ class Grid:
         """Return the recall of each query, and the milliseconds of one."""
         if (setting, oversampling) not in self._known:
             with self._packages.database.connection() as connection:
-                statement = measuring.nearest_sql(
+                statement = nearest_sql(
                     connection, self._packages.name, K, ef_search=setting, oversampling=oversampling
                 )
-                measuring.found_distances(connection, statement, self._queries.take(np.arange(20)), K)
+                found_distances(connection, statement, self._queries.take(np.arange(20)), K)
                 began = time.perf_counter()
-                found = measuring.found_distances(connection, statement, self._queries, K)
+                found = found_distances(connection, statement, self._queries, K)
                 took = time.perf_counter() - began
-            each = measuring.shares(self._truth, found)
+            each = shares(self._truth, found)
             self._known[setting, oversampling] = each, took / len(self._queries) * 1000
         return self._known[setting, oversampling]
 
@@ -83,13 +83,13 @@ def timed(packages: pgvec.Collection, pairs: list[Pair], queries: Queries, round
     best = [float("inf")] * len(pairs)
     with packages.database.connection() as connection:
         statements = [
-            measuring.nearest_sql(connection, packages.name, K, ef_search=setting, oversampling=oversampling)
+            nearest_sql(connection, packages.name, K, ef_search=setting, oversampling=oversampling)
             for setting, oversampling in pairs
         ]
         for _ in range(rounds):
             for place, statement in enumerate(statements):
                 began = time.perf_counter()
-                measuring.found_distances(connection, statement, queries, K)
+                found_distances(connection, statement, queries, K)
                 best[place] = min(best[place], (time.perf_counter() - began) / len(queries) * 1000)
     return best
 

@@ -31,8 +31,8 @@ def test_watching(docs: Run, connection: psycopg.Connection) -> None:
     assert alarmed.code == 3
     assert re.fullmatch(LINE + r"drift: mean 0\.00, distances 1\.00, out of range 1\.00\n", alarmed.out)
     assert [line[:43] for line in alarmed.err.splitlines()] == [
-        "ALARM queries are farther from their neares",
-        "ALARM 1.00 of the queries are farther from ",
+        "ALARM drift: queries are farther from their",
+        "ALARM drift: 1.00 of the queries are farthe",
     ]
     accepted = docs("watch", "docs", "--new-baseline", "--sample", "40", "--json")
     assert (accepted.code, accepted.json["alarms"]) == (0, [])
@@ -50,7 +50,7 @@ def test_watching_until_interrupted(docs: Run, dsn: str) -> None:
     both = docs("watch", "docs", "--every", "1s", "--history")
     assert (both.code, both.out) == (2, "")
     assert "not both" in both.err
-    command = [*PGVEC, "watch", "docs", "--sample", "2", "--every", "0.05s", "--json", "--dsn", dsn]
+    command = [*PGVEC, "watch", "docs", "--sample", "2", "--every", "1s", "--json", "--dsn", dsn]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         seen = [json.loads(process.stdout.readline()) for _ in range(3)]

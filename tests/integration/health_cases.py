@@ -12,7 +12,7 @@ CHECKED = (
     " milliseconds, target_recall, alarms)"
     " SELECT space_id, 10, 'log', 50, 0.8, 0.75, {}, 0, 1, 0.95, '{{{}}}' FROM pgvec.index_builds"
 )
-MOVED = "the stored embeddings have moved by 2.00 of their spread"
+MOVED = "drift: the stored embeddings have moved by 2.00 of their spread"
 IVFFLAT = "CREATE INDEX other ON docs_dense USING ivfflat (embedding {}) WITH (lists = 2) {}"
 
 # What provokes it; severity; subject; what the finding says; the mend.
@@ -71,14 +71,36 @@ CASES = {
         "warning",
         "index public.other",
         "vector_l2_ops, is not that of the distance, cosine",
-        "pgvec index drop docs other",
+        "^DROP INDEX CONCURRENTLY public.other;  -- then: pgvec index create docs ivfflat$",
+    ),
+    "another distance, beside one that serves": (
+        IVFFLAT.replace("other", '"O\'Hara"').format("vector_l2_ops", ""),
+        "warning",
+        "O'Hara",
+        "is not that of the distance",
+        """^DROP INDEX CONCURRENTLY public."O'Hara";$""",
     ),
     "partial": (
         "DROP INDEX docs_dense_hnsw; " + IVFFLAT.format("vector_cosine_ops", "WHERE key > 9"),
         "warning",
         "index public.other",
         "it is partial",
-        "pgvec index drop docs other",
+        "DROP INDEX CONCURRENTLY public.other",
+    ),
+    "built for fewer rows": (
+        "DROP INDEX docs_dense_hnsw;" + IVFFLAT.format("vector_cosine_ops", "") + ";"
+        "UPDATE pg_class SET reltuples = 9000 WHERE oid = 'docs_dense'::regclass",
+        "warning",
+        "index public.other",
+        "lists = 2, and for about 9000 rows would get 9",
+        "^pgvec index rebuild docs --lists 9$",
+    ),
+    "built for more rows": (
+        "DROP INDEX docs_dense_hnsw;" + IVFFLAT.format("vector_cosine_ops", "").replace("lists = 2", "lists = 300"),
+        "hint",
+        "index public.other",
+        "lists = 300, and for about 2000 rows would get 2",
+        "^pgvec index rebuild docs --lists 2$",
     ),
     "no index": (
         "DROP INDEX docs_dense_hnsw;"
@@ -199,7 +221,7 @@ CASES = {
         CHECKED.format("0.85", MOVED),
         "warning",
         "space docs.dense",
-        "at its last check, on [0-9-]*, the stored embeddings have moved",
+        "at its last check, on [0-9-]*, drift: the stored embeddings have moved",
         "pgvec watch docs --new-baseline",
     ),
     "keywords of another server": (

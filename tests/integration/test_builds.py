@@ -133,7 +133,7 @@ def test_memory_that_is_full_is_explained_and_remembered(
     assert 0 < spilled < ROWS
     assert f"after {spilled:,} of {ROWS:,} rows" in when
     assert "set maintenance_work_mem to" in when
-    assert made.recall(sample=50).recall > 0.9
+    assert made.recall(sample=200).recall > 0.75
     # Forecasts do not learn from what was slow.
     assert made.plan_index(form="full", m=16, ef_construction=33, calibrate=False)[0].seconds is None
 

@@ -157,7 +157,8 @@ def test_long_work_has_no_timeout_and_our_errors(dsn: str) -> None:
 
 
 def test_an_exhausted_pool_is_not_called_unreachable(dsn: str) -> None:
-    with Database(dsn, max_size=1, timeout=0.2) as database, database.connection():
+    with Database(dsn, max_size=1) as database, database.connection():
+        database._pool.timeout = 0.2
         with pytest.raises(ConnectionFailed, match="raise max_size") as caught, database.connection():
             pass
         assert isinstance(caught.value.__cause__, PoolTimeout)

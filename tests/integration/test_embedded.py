@@ -138,7 +138,7 @@ def _starter(server: EmbeddedServer, seconds: float) -> subprocess.Popen[str]:
 
 
 def _eventually(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -258,7 +258,7 @@ def test_programs_run(running: EmbeddedServer) -> None:
 
 def test_many_processes_start_one_server(fresh: EmbeddedServer) -> None:
     starters = [_starter(fresh, 0) for _ in range(8)]
-    conninfos = {starter.communicate(timeout=60)[0].strip() for starter in starters}
+    conninfos = {starter.communicate(timeout=300)[0].strip() for starter in starters}
     assert [starter.returncode for starter in starters] == [0] * 8
     assert conninfos == {fresh.conninfo}
     log = fresh.log_file.read_text()
@@ -309,7 +309,7 @@ def test_starts_and_stops_at_once_do_no_harm(stopped: EmbeddedServer) -> None:
     code = STARTER.split("print")[0] + "for _ in range(4): getattr(EmbeddedServer(sys.argv[1]), sys.argv[2])()"
     commands = [[sys.executable, "-c", code, str(stopped.home), name] for name in ("start", "stop") * 3]
     processes = [subprocess.Popen(command) for command in commands]
-    assert [process.wait(60) for process in processes] == [0] * 6
+    assert [process.wait(300) for process in processes] == [0] * 6
     assert _value(stopped.start(), "SELECT 1") == 1
 
 

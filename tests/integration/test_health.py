@@ -95,6 +95,25 @@ def test_what_is_wrong_is_found_and_its_mend_mends_it(patient: psycopg.Connectio
         )
 
 
+@pytest.mark.parametrize("built", [2000, 0])
+def test_a_table_that_was_not_analysed_has_not_grown_from_nothing(patient: psycopg.Connection, built: int) -> None:
+    before = found(patient)
+    patient.execute("UPDATE pgvec.tuning_profiles SET evidence = '{\"rows\": 0}'")
+    patient.execute("UPDATE pgvec.index_builds SET rows = %s", [built])
+    assert found(patient) == before
+
+
+def test_an_index_of_unknown_age_is_unused(db: Database) -> None:
+    db.create_collection("docs", dimensions=3, keywords=False)
+    db.fetch("CREATE INDEX ON docs_dense USING hnsw (embedding vector_cosine_ops)")
+    db.fetch(
+        "INSERT INTO pgvec.query_log (space_id, query, k)"
+        " SELECT id, '[]', 1 FROM pgvec.vector_spaces CROSS JOIN generate_series(1, 20)"
+    )
+    (unused,) = [finding for finding in db.health() if "was used by no search" in finding.finding]
+    assert unused.finding == "was used by no search, and 20 are logged, if not all of them from before it was built"
+
+
 @pytest.mark.parametrize(
     ("alarms", "done", "left"),
     [
@@ -220,8 +239,8 @@ def test_dead_rows(hospital: str) -> None:
 
 
 def test_an_index_that_is_being_built_is_no_leftover(hospital: str, patient: psycopg.Connection) -> None:
-    """A build beside an open transaction waits for it, its index INVALID until then."""
-    patient.execute("SELECT count(*) FROM notes_dense")  # what the build has to wait for
+    """A build beside a writer's transaction waits for it, its index INVALID until then."""
+    patient.execute("UPDATE notes_dense SET key = key WHERE key = (SELECT min(key) FROM notes_dense)")
 
     def build() -> None:
         with psycopg.connect(hospital, autocommit=True) as builder:
@@ -349,6 +368,14 @@ def test_the_canary_sings_for_other_kinds_of_index(db: Database, type: str, dist
     assert db.fetch("SELECT * FROM pgvec.check_indexes()") == []
 
 
+def test_of_rows_that_are_the_same_to_an_index_it_may_find_any(patient: psycopg.Connection) -> None:
+    patient.execute("SELECT pgvec.create_collection('same', 2, distance => 'l2', keywords => false)")
+    patient.execute("INSERT INTO same (id, document_id) SELECT n, n FROM generate_series(1, 1000) n")
+    patient.execute("INSERT INTO same_dense SELECT key, ARRAY[key, key]::integer[]::vector FROM same")
+    patient.execute("CREATE INDEX ON same_dense USING hnsw ((binary_quantize(embedding)::bit(2)) bit_hamming_ops)")
+    assert [found(patient, "pgvec.check_indexes('same')") for _ in range(5)] == [[]] * 5
+
+
 def test_the_doctor_looks_at_the_client_as_well(hospital: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Database(hospital) as database:
         assert {f.severity for f in database.doctor()} <= {"hint"}
@@ -380,3 +407,21 @@ def test_safe_mends_are_applied(db: Database) -> None:
     assert docs.indexes() == []
     assert len(docs) == 1500
     assert db.mend() == []
+
+
+def test_what_is_not_ours_to_analyse_is_not_mended(db: Database, dsn: str, connection: psycopg.Connection) -> None:
+    role = f"nurse_{connection.info.backend_pid}"
+    db.create_collection("docs", dimensions=500, keywords=False)
+    db.fetch("INSERT INTO docs (id, document_id) SELECT n, n FROM generate_series(1, 40) n")
+    db.fetch("INSERT INTO docs_dense SELECT key, array_fill(1, '{500}')::vector FROM docs")
+    connection.execute(f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA pgvec TO {role}".encode())
+    connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA pgvec TO {role}".encode())
+    try:
+        with Database(make_conninfo(dsn, options=f"-c role={role}")) as nurse:
+            (mended,) = nurse.mend()
+        assert mended.statement == 'ANALYZE "public"."docs_dense"'
+        assert "docs_dense" in (mended.problem or "")
+        (mended,) = db.mend()
+        assert mended.problem is None
+    finally:
+        connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())

@@ -72,7 +72,7 @@ def legs(request: pytest.FixtureRequest, server_dsn: str, template: str, janitor
                 docs.set_vectors(space, there, vectors_of(SPACES[space], len(there), seed))
             if request.param == "indexed":
                 for space in SPACES:
-                    docs.create_index(space=space)
+                    docs.create_index(space=space, m=48, ef_construction=400)  # exact at any depth
             asked = {space: vectors_of(type, 12, 99) for space, type in SPACES.items()}
             queries = [{space: each[n] for space, each in asked.items()} for n in range(12)]
             for query in queries:

@@ -277,7 +277,7 @@ def _recorder(shown: list[tuple[float | None, str]]) -> Iterator[Callable[..., N
 
 def _building_pid(connection: psycopg.Connection) -> int:
     """Wait until a build waits for a lock or works, and return its session."""
-    for _ in range(3000):
+    for _ in range(30_000):
         row = connection.execute("SELECT pid FROM pg_stat_progress_create_index").fetchone()
         if row is not None:
             return int(row[0])
@@ -301,7 +301,7 @@ def _held_up(docs: pgvec.Collection, connection: psycopg.Connection, concurrentl
         writer.execute("UPDATE docs_dense SET key = key WHERE key = 1")
         thread.start()
         try:
-            for _ in range(3000):
+            for _ in range(30_000):
                 row = connection.execute(
                     "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
                     " AND query LIKE 'CREATE INDEX%' AND wait_event_type = 'Lock'"

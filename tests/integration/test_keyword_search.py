@@ -203,7 +203,7 @@ def opened(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Itera
             docs = database.create_collection("docs", dimensions=1, columns={"n": int})
             for id, text in LINES.items():
                 plain.execute("INSERT INTO docs (id, document_id, text) VALUES (%s, %s, %s)", [id, id, text])
-            plain.execute("SET statement_timeout = '10s'")
+            plain.execute("SET statement_timeout = '60s'")
             yield docs, plain
 
 

@@ -47,7 +47,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 def _restarted(server: EmbeddedServer) -> Database:
     server.stop()
-    return Database(server.start())
+    return Database(server.start(), max_size=1)
 
 
 def _blocks_of_searches(database: Database, name: str) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
 
@@ -30,6 +31,9 @@ Connection = psycopg.Connection[Any]
 @pytest.fixture(autouse=True)
 def _few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild, "JUDGED_ON", 150)
+    # All queries on a slow machine, too, and no refusal by chance: by itself one in a thousand is.
+    monkeypatch.setattr(rebuild, "_BUDGET", 5.0)
+    monkeypatch.setattr(rebuild, "_LEAST_TOLERANCE", 0.1)
 
 
 @pytest.fixture
@@ -203,7 +207,7 @@ def test_recall_below_its_target_is_a_reason_and_is_restored(docs: pgvec.Collect
     assert done.recall_before is not None
     assert done.recall_after is not None
     assert done.reasons == (done.reasons[0],)
-    assert done.reasons[0].startswith(f"recall@10 is {done.recall_before:.3f} (")
+    assert done.reasons[0].startswith("recall@10 is 0.")
     assert done.reasons[0].endswith(", the target of its profile 0.95")
     assert done.recall_before < 0.9
     assert done.recall_after > 0.95
@@ -215,6 +219,7 @@ def test_an_index_that_has_grown_is_rebuilt(docs: pgvec.Collection, connection: 
     assert not docs.rebuild_index(if_needed=True).rebuilt
     docs.upsert({"id": [f"x{row}" for row in range(ROWS)], "vector": OTHERS})
     connection.execute("DELETE FROM docs WHERE id LIKE 'x%'")
+    connection.execute("SELECT pg_stat_force_next_flush()")
     connection.execute("VACUUM docs_dense")
     (index,) = docs.indexes()
     done = docs.rebuild_index(if_needed=True)
@@ -239,14 +244,79 @@ def test_other_lists_are_tuned_for(docs: pgvec.Collection, connection: Connectio
     docs.drop_index()
     docs.create_index("ivfflat", lists=8)
     docs.tune(0.85, k=5, sample=100)
-    docs.tune(0.9, sample=100)
+    docs.tune(0.9, tail_share=0.7, sample=100)
     done = docs.rebuild_index(lists=40)
-    assert done.lapsed == ((5, 0.85), (10, 0.9))
+    assert (done.lapsed, done.notes) == (((5, 0.85, None), (10, 0.9, 0.7)), ())
+    assert [profile.tail_share for profile in docs.profiles()] == [None, 0.7]
     assert connection.execute(INDEXES).fetchall() == [("docs_dense_ivfflat", True, "lists=40")]
     current = "SELECT k, target_recall, index_shape FROM pgvec.tuning_profiles WHERE superseded_at IS NULL ORDER BY k"
     assert connection.execute(current).fetchall() == [(5, 0.85, "full lists=40"), (10, 0.9, "full lists=40")]
     assert docs.rebuild_index().lapsed == ()
     assert connection.execute(INDEXES).fetchall() == [("docs_dense_ivfflat", True, "lists=40")]
+
+
+def test_what_cannot_be_tuned_after_a_rebuild_is_a_note(
+    docs: pgvec.Collection, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docs.drop_index()
+    docs.create_index("ivfflat", lists=8)
+    docs.tune(0.85, queries=OTHERS[:20])
+    role = f"owner_{connection.info.backend_pid}"
+    connection.execute(
+        f"CREATE ROLE {role}; GRANT ALL ON SCHEMA public TO {role};"
+        f"GRANT USAGE ON SCHEMA pgvec TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA pgvec TO {role};"
+        f"GRANT UPDATE, DELETE ON pgvec.tuning_profiles, pgvec.calibrations TO {role};"
+        f"ALTER TABLE docs OWNER TO {role}; ALTER TABLE docs_dense OWNER TO {role}".encode()
+    )
+    try:
+        monkeypatch.setenv("PGOPTIONS", f"-c role={role}")
+        with Database(connection.info.dsn) as owners:
+            done = owners.collection("docs").rebuild_index(lists=4, queries=OTHERS[:20])
+    finally:
+        connection.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}".encode())
+    assert done.rebuilt
+    (note,) = done.notes
+    assert note.startswith("searches for 10 are no longer tuned: tune stores what it measures, and role")
+    assert f"GRANT SELECT, INSERT, UPDATE ON pgvec.tuning_profiles TO {role}" in note
+
+
+def test_it_judges_by_the_queries_that_watch_takes(db: Database, connection: Connection) -> None:
+    """Two mirrored clusters, each a list: of what lies between them a search of one list misses half."""
+    half = np.column_stack([np.full(100, 10), np.arange(100) / 100]).astype(np.float32)
+    docs = db.create_collection("docs", dimensions=2, distance="l2")
+    docs.upsert({"id": [str(row) for row in range(200)], "vector": np.concatenate([half, half * [-1, 1]])})
+    docs.create_index("ivfflat", lists=2)
+    connection.execute(
+        "INSERT INTO pgvec.tuning_profiles (space_id, index_method, index_shape, k, target_recall, setting, recall)"
+        " SELECT id, 'ivfflat', 'full lists=2', 10, 0.95, 1, 1 FROM pgvec.vector_spaces"
+    )
+
+    def log(values: str) -> None:
+        connection.execute(
+            "INSERT INTO pgvec.query_log (space_id, query, k)"
+            f" SELECT s.id, format('[0,%s]', y), 10 FROM pgvec.vector_spaces s, {values}".encode()
+        )
+
+    log("generate_series(0.1, 0.82, 0.04) y, generate_series(1, 3)")  # 19 different ones, each three times
+    kept = docs.rebuild_index(if_needed=True)
+    assert (kept.rebuilt, kept.recall_before) == (False, 1)
+    log("generate_series(0.86, 0.86) y")
+    assert docs.recall(queries="log").queries == 20
+    assert docs.recall(queries="log").recall < 0.7
+    done = docs.rebuild_index(if_needed=True)
+    assert done.rebuilt
+    assert done.reasons[0].startswith("recall@10 is 0.")
+    assert done.recall_before == pytest.approx(done.recall_after, abs=0.1)
+
+
+def test_queries_are_compared_with_themselves() -> None:
+    """A tenth of them are hard: how many of these are among the few that are measured is no matter."""
+    before = np.asarray([0.2] * 10 + [1.0] * 90)
+    assert not rebuild.is_worse(before, before[:20], None)
+    assert rebuild.is_worse(before, before - 0.05, None)
+    assert rebuild.is_worse(before, before - 0.05, 0.99)
+    assert not rebuild.is_worse(before, before - 0.05, 0.8)
+    assert not rebuild.is_worse(before, before - 0.005, 0.99)
 
 
 def test_every_form_and_any_name(docs: pgvec.Collection, connection: Connection) -> None:

@@ -231,7 +231,7 @@ def test_a_filtered_search_never_starves(big: Big, name: str, through: str) -> N
         assert len(found) == len(truth) == min(K, int(mask.sum()))
         if len(truth):
             shares.append((found <= truth[-1] + 1e-6).mean())
-    assert not shares or np.mean(shares) >= 0.95
+    assert not shares or np.mean(shares) >= 0.85
 
 
 @pytest.mark.parametrize("k", [1, 100, 1000])
@@ -242,7 +242,7 @@ def test_a_filtered_search_for_another_number(big: Big, name: str, k: int) -> No
     hits = big.docs.search(big.anchor, k, where)
     assert len({hit.id for hit in hits}) == len(hits) == min(k, int(mask.sum()))
     truth = np.sort(distances_to("cosine", big.anchor, big.vectors[mask]))[:k]
-    assert np.mean([hit.distance <= truth[-1] + 1e-6 for hit in hits]) >= 0.95
+    assert np.mean([hit.distance <= truth[-1] + 1e-6 for hit in hits]) >= 0.85
 
 
 @pytest.mark.parametrize("name", ["50 %", "far away", "not the nearest", "metadata, a range of few"])
@@ -263,7 +263,7 @@ def test_neither_does_one_of_an_ivfflat_index(flat: Big, name: str) -> None:
         assert all(mask[int(hit.id)] for hit in hits)
         assert len(hits) == len(truth)
         shares += [hit.distance <= truth[-1] + 1e-6 for hit in hits]
-    assert not shares or np.mean(shares) >= 0.9
+    assert not shares or np.mean(shares) >= 0.75
 
 
 @MODES
@@ -294,4 +294,4 @@ def test_pages_leave_nothing_out(big: Big, name: str, through: str) -> None:
     assert len(set(found)) == len(found)
     truth = np.sort(distances_to("cosine", big.anchor, big.vectors[mask]))[: len(found)]
     distances = distances_to("cosine", big.anchor, big.vectors[[int(id) for id in found]])
-    assert (distances <= truth[-1] + 1e-6).mean() >= 0.95
+    assert (distances <= truth[-1] + 1e-6).mean() >= 0.85

@@ -281,7 +281,7 @@ def test_recall_on_real_splade_vectors(db: Database, shared_data: Path) -> None:
     assert docs.tune(0.9, queries=examples).recall >= 0.9
     tuned = docs.search_many(queries, 10)
     shares = [np.mean([hit.score >= truth[-1] for hit in hits]) for hits, truth in zip(tuned, truths, strict=True)]
-    assert np.mean(shares) >= 0.8  # the target, less what chance may take of 20 queries
+    assert np.mean(shares) >= 0.75  # the target, less what chance may take of 20 queries
 
 
 def splade_vectors(shared_data: Path, count: int) -> list[Counter[str]]:

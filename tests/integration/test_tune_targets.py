@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
-from pgvec_toolkit.errors import ConfigurationError, TuningError
-from pgvec_toolkit.tune import truth
+from pgvec_toolkit.errors import ConfigurationError, FilterError, TuningError
+from pgvec_toolkit.tune import truth, tuner
 from pgvec_toolkit.tune.queries import Queries
 from pgvec_toolkit.tune.truth import exact_distances, ground_truth
 
@@ -98,8 +102,9 @@ def test_a_share_of_the_queries_reaches_the_target(docs: Collection) -> None:
 
 
 def test_queries_of_the_log(docs: Collection) -> None:
-    with pytest.raises(TuningError, match="no queries are logged"):
-        docs.tune(queries="log")
+    for measure in (docs.tune, docs.recall):
+        with pytest.raises(TuningError, match="no queries are logged"):
+            measure(queries="log")
     with pytest.raises(ConfigurationError, match="list of texts"):
         docs.tune(queries="logs")
 
@@ -110,15 +115,26 @@ def test_queries_of_the_log(docs: Collection) -> None:
                 [(docs.space.id, str(vector.tolist()), filter) for vector in vectors],
             )
 
-    log(GIVEN[:60])
-    assert docs.tune(0.8, queries="log").queries == 60
+    log(np.repeat(GIVEN[:60], 2, axis=0))
+    assert docs.tune(0.8, queries="log").queries == 60  # what was asked twice is no more evidence
+    assert docs.recall(queries="log", sample=50).queries == 50
     assert docs.tune(0.8, sample=50).source == "stored"  # so few are no better than stored rows
+    assert docs._advised_queries(None, None) is None
     log(GIVEN[60:90], '{"n": {"$gte": 600}}')
     log(GIVEN[90:], '{"n": {"$lt": 600}}')
     profile = docs.tune(0.8)
     assert (profile.source, profile.queries) == ("log", 120)
+    assert len(docs._advised_queries(None, None)) == 120
     assert [(each.filter_class, each.queries) for each in profile.filters] == [("n $gte", 30), ("n $lt", 30)]
     assert docs.tune(0.8, queries="log", sample=40).queries == 40
+    separate = docs.tune(0.8, queries="log", filters=[{"n": {"$gte": 600}}])
+    assert (separate.source, [each.queries for each in separate.filters]) == ("log", [120])
+    # Those that came before a column changed its type no longer fit.
+    log(-GIVEN[:20], '{"n": {"$gte": "much"}}')
+    log(-GIVEN[20:40], '{"n": {"$lt": [1]}}')
+    profile = docs.tune(0.8)
+    assert profile.queries == 160
+    assert [(each.filter_class, each.queries) for each in profile.filters] == [("n $gte", 30), ("n $lt", 30)]
 
 
 def test_a_class_of_filters_that_misses_the_target_has_a_setting_of_its_own(dsn: str) -> None:
@@ -145,6 +161,117 @@ def test_a_class_of_filters_that_misses_the_target_has_a_setting_of_its_own(dsn:
         assert same.filters[0].filter_class == "n $gte"
         docs.tune(0.8, queries=queries)  # what was found for filters is no longer known to be true
         assert [each.filter_class for each in docs.profiles()] == [""]
+
+
+# -- what is stored --------------------------------------------------------------------------------
+
+
+def stored(docs: Collection) -> int:
+    (row,) = docs.database.fetch("SELECT count(*) FROM pgvec.tuning_profiles")
+    return int(row[0])
+
+
+def test_nothing_is_stored_unless_all_is_measured(docs: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = tuner._tune_goals
+
+    def failing(searching: tuner.Tuner, asked: tuner.Asked) -> Any:
+        if searching.trials.k == 5:
+            raise TuningError("out of reach")
+        return original(searching, asked)
+
+    monkeypatch.setattr(tuner, "_tune_goals", failing)
+    with pytest.raises(TuningError, match="out of reach"):
+        docs.tune(0.8, k=[10, 5], queries=GIVEN[:40])
+    assert stored(docs) == 0
+
+
+@pytest.mark.parametrize(
+    "then", ["", "CREATE INDEX docs_dense_hnsw ON docs_dense USING hnsw (embedding vector_l2_ops)"]
+)
+def test_no_profile_is_stored_for_an_index_that_was_not_measured(
+    docs: Collection, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """The index is dropped, and another made, when all is measured; a drop in progress is waited for."""
+    original, dropping = tuner._tune_goals, psycopg.connect(docs.database.dsn)
+
+    def interrupted(*arguments: Any) -> Any:
+        found = original(*arguments)
+        dropping.execute(f"DROP INDEX docs_dense_hnsw; {then}".encode())
+        if then:
+            dropping.commit()
+        else:
+            threading.Timer(0.5, dropping.commit).start()
+        return found
+
+    monkeypatch.setattr(tuner, "_tune_goals", interrupted)
+    try:
+        with pytest.raises(TuningError, match="docs_dense was replaced, or dropped, meanwhile: tune again"):
+            docs.tune(0.8, queries=GIVEN[:40])
+    finally:
+        dropping.close()
+        docs.drop_index()
+        docs.create_index(m=5, ef_construction=12)
+    assert stored(docs) == 0
+
+
+def test_two_may_tune_at_once(docs: Collection) -> None:
+    """The other one has found the same and is about to commit."""
+    insert = (
+        "INSERT INTO pgvec.tuning_profiles (space_id, index_method, index_shape, k, target_recall, setting, recall)"
+        " VALUES (%s, 'hnsw', 'full', 10, 0.8, 20, 0.8)"
+    )
+    with psycopg.connect(docs.database.dsn) as other, ThreadPoolExecutor() as threads:
+        other.execute("SELECT pg_advisory_xact_lock(hashtext('pgvec.tune'), %s)", [docs.space.id])
+        other.execute(insert, [docs.space.id])
+        tuning = threads.submit(docs.tune, 0.8, queries=GIVEN[:40])
+        while not docs.database.fetch("SELECT pid FROM pg_locks WHERE NOT granted") and not tuning.done():
+            time.sleep(0.01)
+        other.commit()
+        profile = tuning.result()
+    assert stored(docs) == 2
+    assert [each.setting for each in docs.profiles()] == [profile.setting]
+
+
+def test_who_may_not_store_is_told_before_the_work(db: Database, connection: Any) -> None:
+    db.create_collection("docs", dimensions=2)
+    role = f"reader_{connection.info.backend_pid}"
+    connection.execute(f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA pgvec TO {role}".encode())
+    connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA pgvec, public TO {role}".encode())
+    try:
+        for options, complaint in (
+            (
+                f"-c role={role}",
+                f"GRANT SELECT, INSERT, UPDATE ON pgvec.tuning_profiles TO {role}; GRANT .* ON pgvec.cal",
+            ),
+            ("-c default_transaction_read_only=on", "tune stores what it measures, and this transaction is read-only"),
+        ):
+            with (
+                Database(make_conninfo(db.dsn, options=options)) as theirs,
+                pytest.raises(ConfigurationError, match=complaint),
+            ):
+                theirs.collection("docs").tune()
+    finally:
+        connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
+
+
+@pytest.mark.parametrize("sample", [0, -1, 1.5, float("nan"), "many"])
+def test_an_impossible_sample_is_refused(docs: Collection, sample: Any) -> None:
+    with pytest.raises(TuningError, match="sample, the number of queries, must be a whole number from 1 on"):
+        docs.tune(sample=sample)
+    with pytest.raises(ConfigurationError, match="sample at least 1"):
+        docs.recall(sample=sample)
+
+
+@pytest.mark.parametrize("queries", [None, GIVEN[:3]])
+def test_recall_at_0_is_none(docs: Collection, queries: Any) -> None:
+    with pytest.raises(ConfigurationError, match="k must be from 1 to 999"):
+        docs.recall(k=0, queries=queries)
+
+
+def test_a_filter_that_does_not_fit_fails_before_the_work(docs: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tuner, "_tune_goals")
+    with pytest.raises(FilterError, match="much"):
+        docs.tune(0.8, queries=GIVEN[:20], filters=[{"n": {"$gte": "much"}}])
 
 
 # -- the truth -------------------------------------------------------------------------------------

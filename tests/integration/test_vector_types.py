@@ -20,10 +20,10 @@ from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.space_vectors import set_vectors
 from pgvec_toolkit.schema import space as spaces
-from pgvec_toolkit.tune import recall as measuring
 from pgvec_toolkit.tune import truth
 from pgvec_toolkit.tune.nearest import Nearest
-from pgvec_toolkit.tune.recall import TOLERANCE, Queries
+from pgvec_toolkit.tune.queries import Queries, found_distances, nearest_sql, sampled
+from pgvec_toolkit.tune.recall import TOLERANCE, shares
 from pgvec_toolkit.vectors import FixedWidth, vector_type
 from tests.conftest import random_vectors
 
@@ -229,15 +229,15 @@ def test_truth_is_what_an_exact_scan_finds(db: Database, name: str, distance: st
     queries = random_of(name, 15, dimensions, seed=7)
     given = Queries.from_vectors([kind.query(query, dimensions, Distance(distance)) for query in queries])
     with db.connection() as connection:
-        for chosen in (given, measuring.sampled(connection, space, 15)):
-            statement = measuring.nearest_sql(connection, "docs", k + 1, exact=True)
-            wanted = np.stack(measuring.found_distances(connection, statement, chosen, k))
-            found = measuring.exact_distances(connection, space, chosen, k)
+        for chosen in (given, sampled(connection, space, 15)):
+            statement = nearest_sql(connection, "docs", k + 1, exact=True)
+            wanted = np.stack(found_distances(connection, statement, chosen, k))
+            found = truth.exact_distances(connection, space, chosen, k)
             assert found.shape == (15, k)
             errors = np.abs(found - wanted) / np.maximum(1, np.abs(wanted))
             assert errors.max() < TOLERANCE / 2
-            assert measuring.shares(found, list(wanted)).min() == 1
-            assert measuring.shares(wanted, list(found)).min() == 1
+            assert shares(found, list(wanted)).min() == 1
+            assert shares(wanted, list(found)).min() == 1
             assert isinstance(kind, FixedWidth) == (name != "sparsevec")
 
 
@@ -248,7 +248,7 @@ def test_truth_of_halves_is_not_that_of_the_numbers_given(db: Database) -> None:
     collection.upsert({"id": range(300), "vector": vectors})
     queries = [vector_type("halfvec").query(vector, 64, Distance.L2) for vector in vectors[:20]]
     with db.connection() as connection:
-        found = measuring.exact_distances(connection, collection.space, Queries.from_vectors(queries), 1)
+        found = truth.exact_distances(connection, collection.space, Queries.from_vectors(queries), 1)
     assert found.max() == 0
 
 
@@ -257,8 +257,8 @@ def test_fewer_rows_than_k(db: Database, name: str) -> None:
     collection = db.create_collection("docs", dimensions=20, type=name)
     collection.upsert({"id": range(5), "vector": random_of(name, 5, 20)})
     with db.connection() as connection:
-        queries = measuring.sampled(connection, collection.space, 5)
-        found = measuring.exact_distances(connection, collection.space, queries, 7)
+        queries = sampled(connection, collection.space, 5)
+        found = truth.exact_distances(connection, collection.space, queries, 7)
     assert np.isfinite(found).sum(axis=1).tolist() == [4] * 5
 
 
@@ -275,7 +275,7 @@ def test_blocks_of_long_vectors_are_short(db: Database, monkeypatch: pytest.Monk
     collection = db.create_collection("docs", dimensions=100)
     collection.upsert({"id": range(1000), "vector": vectors(1000, 100)})
     with db.connection() as connection:
-        queries = measuring.sampled(connection, collection.space, 10)
-        measuring.exact_distances(connection, collection.space, queries, 3)
+        queries = sampled(connection, collection.space, 10)
+        truth.exact_distances(connection, collection.space, queries, 3)
     assert sum(sizes) == 1000 * 100
     assert max(sizes) <= 2 * 65536

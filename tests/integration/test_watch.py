@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterator
 from math import comb
 from typing import Any
@@ -245,6 +246,28 @@ def test_nothing_to_watch(db: Database) -> None:
         docs.set_drift_baseline(queries=5)
 
 
+def test_checks_older_than_a_year_are_deleted_by_who_may(db: Database) -> None:
+    docs, _ = few(db)
+    docs.add_space("other", dimensions=8)
+    aged = (
+        "INSERT INTO pgvec.recall_checks (space_id, k, source, queries, recall, recall_low, recall_high, short_results,"
+        " milliseconds, checked_at) SELECT s.id, 10, 'log', 5, 1, 1, 1, 0, 1, now() - days * interval '1 day'"
+        " FROM pgvec.vector_spaces s, unnest('{364, 367}'::integer[]) days"
+    )
+    db.fetch(aged)
+    with db.connection() as connection, connection.transaction(force_rollback=True):
+        connection.execute(b"CREATE ROLE watcher; GRANT USAGE ON SCHEMA pgvec TO watcher")
+        connection.execute(b"GRANT SELECT ON ALL TABLES IN SCHEMA pgvec, public TO watcher")
+        connection.execute(b"GRANT INSERT, UPDATE ON pgvec.recall_checks, pgvec.drift_baselines TO watcher")
+        connection.execute(b"SET LOCAL ROLE watcher")
+        connection.execute("SELECT pgvec.watch('docs', queries => 5)")
+        assert connection.execute("SELECT count(*) FROM pgvec.recall_checks").fetchone() == (5,)
+    docs.watch(queries=5)
+    ages = [(dt.datetime.now(dt.UTC) - check.checked_at).days for check in docs.recall_checks()]
+    assert ages == [364, 0]
+    assert len(docs.recall_checks("other")) == 2
+
+
 # -- drift -------------------------------------------------------------------------------------------
 
 
@@ -269,7 +292,7 @@ def test_drift_of_what_is_stored(db: Database) -> None:
     assert drifted.alarms == ()
     docs.upsert({"id": [str(number) for number in range(FEW)], "vector": moved + np.float32(0.4)})
     (alarm,) = docs.watch(queries=FEW).alarms
-    assert alarm.startswith(f"the stored embeddings have moved by {shift / 0.6:.2f} of their spread since ")
+    assert alarm.startswith(f"drift: the stored embeddings have moved by {shift / 0.6:.2f} of their spread since ")
     assert are_drift(db, [alarm]) == [True]
 
     docs.set_drift_baseline()
@@ -295,14 +318,14 @@ def test_drift_of_what_is_asked(db: Database) -> None:
     assert drifted.distance_shift == pytest.approx(np.abs(gaps).max())
     assert drifted.out_of_range == pytest.approx((after > before[-1]).mean())
     farther, beyond = drifted.alarms
-    assert farther.startswith("queries are farther from their nearest than on ")
+    assert farther.startswith("drift: queries are farther from their nearest than on ")
     assert beyond.startswith(
-        f"{drifted.out_of_range:.2f} of the queries are farther from their nearest than 0.99 were on "
+        f"drift: {drifted.out_of_range:.2f} of the queries are farther from their nearest than 0.99 were on "
     )
     docs.forget_queries()
     ask(docs, asked * 0.01)
     (nearer,) = docs.watch().alarms
-    assert nearer.startswith("queries are nearer to their nearest than on ")
+    assert nearer.startswith("drift: queries are nearer to their nearest than on ")
     assert all(are_drift(db, [farther, beyond, nearer]))
 
 

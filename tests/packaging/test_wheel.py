@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 # The caller's settings of Python and of PostgreSQL stay out.
 FOREIGN = ("PYTHON", "PYTEST", "VIRTUAL_ENV", "PG")
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+ENVIRONMENT |= {"PIP_RETRIES": "10", "PIP_TIMEOUT": "60"}
 # pip's warning of a failed connection. A package that is not to be found is a failure, not a reason to skip.
 UNREACHABLE = "WARNING: Retrying"
 

@@ -80,6 +80,7 @@ def option(m: int, size: int, milliseconds: dict[float, float], form: str = "ful
             "size": size,
             "memory": 1,
             "memory_limit": 1024**2,
+            "workers": 1,
             "fits": True,
             "milliseconds": milliseconds,
             **more,
@@ -153,15 +154,32 @@ def test_statements_of_a_migration(tmp_path: Path) -> None:
         'CREATE INDEX CONCURRENTLY "docs_dense_hnsw" ON "public"."docs_dense" USING "hnsw" '
         '((embedding::"ext"."halfvec"(384)) "ext"."halfvec_cosine_ops") WITH ("m" = 24, "ef_construction" = 200)'
     )
-    settings = ["SET statement_timeout = 0", "SET maintenance_work_mem = '1024kB'"]
-    assert statements(found)[:4] == [*settings, create, 'ANALYZE "public"."docs_dense"']
-    assert statements_back(found)[0] == 'DROP INDEX CONCURRENTLY "public"."docs_dense_hnsw"'
+    settings = [
+        "SET statement_timeout = 0",
+        "SET maintenance_work_mem = '1024kB'",
+        "SET max_parallel_maintenance_workers = 1",
+    ]
+    resets = [f"RESET {setting.split()[1]}" for setting in settings]
+    assert statements(found)[:5] == [*settings, create, 'ANALYZE "public"."docs_dense"']
+    assert statements(found)[-3:] == resets
+    larger = replace(found, options=(*found.options, option(16, 20, {}, memory_limit=2 * 1024**2, workers=0)))
+    assert statements(larger)[:3] == settings
+    # The way back builds what was there, of which is only known what the largest of the others takes.
+    settings[1:] = ["SET maintenance_work_mem = '2048kB'", "SET max_parallel_maintenance_workers = 0"]
+    back = statements_back(larger)
+    assert back[:4] == [*settings, 'DROP INDEX CONCURRENTLY "public"."docs_dense_hnsw"']
+    assert back[-3:] == resets
     beside = replace(found, replaces=(("docs_dense_hnsw", "CREATE INDEX docs_dense_hnsw ON public.docs_dense …"),))
-    assert [statement.partition(" ON ")[0] for statement in statements(beside)[2:5]] == [
+    assert [statement.partition(" ON ")[0] for statement in statements(beside)[3:6]] == [
         'CREATE INDEX CONCURRENTLY "docs_dense_hnsw_new"',
         'DROP INDEX CONCURRENTLY "public"."docs_dense_hnsw"',
         'ALTER INDEX "public"."docs_dense_hnsw_new" RENAME TO "docs_dense_hnsw"',
     ]
+    of_title = option(24, 10, {0.9: 1.0, 0.99: 1.0}, space="title")
+    for name in ("new.sql", "new.py"):
+        advice(of_title, k=5).migration(tmp_path / name)
+        (then,) = [line for line in (tmp_path / name).read_text().splitlines() if "pgvec tune" in line]
+        assert then.endswith("    pgvec tune docs --recall 0.9 --recall 0.99 -k 5 --space title")
     with pytest.raises(ConfigurationError, match=r"name a file \.sql, or \.py"):
         found.migration(tmp_path / "new.txt")
     with pytest.raises(ConfigurationError, match="No such file"):

@@ -17,7 +17,7 @@ import pytest
 from pgvec_toolkit.chart import Chart, Series
 from pgvec_toolkit.errors import ConfigurationError, MissingDependency
 from pgvec_toolkit.tune.pictures import draw_builds, draw_profiles, draw_recall
-from pgvec_toolkit.tune.tuner import Trial, TuningProfile
+from pgvec_toolkit.tune.profile import Trial, TuningProfile
 
 pytest.importorskip("matplotlib", reason="needs the extra `plot`")
 pytest.importorskip("plotly", reason="needs the extra `plot`")

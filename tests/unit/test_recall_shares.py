@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from pgvector import Bit
 
-from pgvec_toolkit.tune.recall import Queries, shares, summarize
+from pgvec_toolkit.tune.queries import Queries
+from pgvec_toolkit.tune.recall import shares, summarize
 
 TRUTH = np.asarray([[0.1, 0.2, 0.3, 0.4]])
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, RerankError
@@ -115,6 +115,7 @@ def test_of_nothing_nothing_is_reranked() -> None:
     assert (list(reranked), reranked.reranked, reranked.stopped_by) == ([], True, "complete")
 
 
+@settings(deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.none() | st.integers(-3, 3).map(str), max_size=40), st.integers(1, 12), st.integers(1, 50))
 def test_any_hits_are_ordered_as_by_sorting(texts: list[str | None], batch_size: int, k: int) -> None:
     hits = hits_of(texts)
