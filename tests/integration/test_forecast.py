@@ -68,7 +68,8 @@ def test_disk_is_as_foretold(docs: pgvec.Collection, method: str, options: dict[
     docs.create_index(method, form=form, prefix=32 if form == "prefix" else None, **options)
     (index,) = docs.indexes()
     docs.drop_index()
-    assert planned.size == pytest.approx(index.size, rel=0.1)
+    # The last page of each list is full or not, as its clusters fall.
+    assert planned.size == pytest.approx(index.size, rel=0.1, abs=options.get("lists", 0) * 8192)
     built = docs.builds()[0]
     assert (built.forecast_size, built.forecast_memory) == (planned.size, planned.memory)
     assert (built.size, built.rows, built.options) == (index.size, ROWS, planned.options)
