@@ -160,6 +160,7 @@ def main() -> None:
             step("churned", searchers, lambda: churn(docs, vectors, rows), docs)
             step("vacuumed", searchers, lambda: vacuum(database), docs)
             step("if needed", searchers, lambda: docs.rebuild_index(if_needed=True, progress=False), docs)
+            step("tuned", searchers, lambda: docs.tune(options.target, k=K, queries=queries[::2], progress=False), docs)
         print(
             f"{searchers.searches:,} searches, {len(searchers.errors)} errors, {searchers.short} short, "
             f"the longest {searchers.longest:.0f} ms"
