@@ -186,12 +186,12 @@ def test_progress_that_nobody_sees_is_not_asked_for(docs: pgvec.Collection, monk
     asked = []
     monkeypatch.setattr(building, "_WATCH_INTERVAL", 0)
     monkeypatch.setattr(docs._database, "fetch_one", lambda sql, *_: asked.append(sql))
-    with building.build_progress(docs._database, 0, "building", True):
-        while not asked:
-            time.sleep(0.001)
-    asked.clear()
     docs.create_index(m=4, progress=False)
     assert building._PROGRESS not in asked
+    asked.clear()
+    with building.build_progress(docs._database, 0, "building", True):
+        while building._PROGRESS not in asked:
+            time.sleep(0.001)
 
 
 def test_what_other_interrupted_builds_left_is_cleared(docs: pgvec.Collection) -> None:
