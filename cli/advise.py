@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from pgvec_toolkit.cli.options import Dsn, Json, Name, Neighbours, Plot, Space, collection, parse_queries
 from pgvec_toolkit.cli.output import print_json, print_table, say, size
+from pgvec_toolkit.cli.tuning import queries_option
 
 if TYPE_CHECKING:
     from pgvec_toolkit.tune.advice import Advice, Row
@@ -22,14 +23,7 @@ def advise(
     ] = None,
     k: Neighbours = 10,
     sample: Annotated[int, typer.Option(min=0, help="Build on so many rows; 0: on all.")] = 50_000,
-    queries: Annotated[
-        str | None,
-        typer.Option(
-            help="Real queries: log, or a file: one text a line, .jsonl with text or vector, or .npy. "
-            "[default: the log, or stored rows left out of the sample]",
-            show_default=False,
-        ),
-    ] = None,
+    queries: Annotated[str | None, queries_option("the log, or stored rows left out of the sample")] = None,
     candidate: Annotated[
         list[str] | None,
         typer.Option(

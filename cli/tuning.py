@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pgvec_toolkit.cli.options import (
@@ -25,24 +25,19 @@ from pgvec_toolkit.cli.output import print_json, print_table, say
 if TYPE_CHECKING:
     from pgvec_toolkit.tune.profile import TuningProfile
 
-QueryFile = Annotated[
-    str | None,
-    typer.Option(
+
+def queries_option(default: str) -> Any:
+    """Return the option --queries; default: what is measured with if it is not given."""
+    return typer.Option(
         "--queries",
         help="Real queries: log, or a file: one text a line, .jsonl with text or vector, or .npy. "
-        "[default: stored rows]",
+        f"[default: {default}]",
         show_default=False,
-    ),
-]
-RealQueries = Annotated[
-    str | None,
-    typer.Option(
-        "--queries",
-        help="Real queries: log, or a file: one text a line, .jsonl with text or vector, or .npy. "
-        "[default: the log, or stored rows]",
-        show_default=False,
-    ),
-]
+    )
+
+
+QueryFile = Annotated[str | None, queries_option("stored rows")]
+RealQueries = Annotated[str | None, queries_option("the log, or stored rows")]
 
 
 def tune(

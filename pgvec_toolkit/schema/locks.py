@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BUILD = "pgvec.build_index"  # what one session is building looks like a leftover to others
 REBUILD = "pgvec.rebuild_index"  # of who makes or clears the replacement of an index
+PROMOTE = "pgvec.promote"  # of a collection: who makes a key of it a column
 _DOING = {BUILD: "building an index on", REBUILD: "rebuilding the index of"}
 PATIENCE = 600.0  # seconds to wait for the transactions of others
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 1.0  # seconds for which all others may have to queue behind us
@@ -38,10 +39,10 @@ def lock(connection: Connection, lock: str, space: Space, *, transaction: bool =
         time.sleep(_POLL)
 
 
-def try_lock(connection: Connection, lock: str, space_id: int, *, transaction: bool = False) -> bool:
+def try_lock(connection: Connection, lock: str, owner_id: int, *, transaction: bool = False) -> bool:
     """Take a lock for this session, or until this transaction ends; False if another session has it."""
     function = "pg_try_advisory_xact_lock" if transaction else "pg_try_advisory_lock"
-    return connection.execute(f"SELECT {function}(hashtext(%s), %s)".encode(), [lock, space_id]).fetchone() == (True,)
+    return connection.execute(f"SELECT {function}(hashtext(%s), %s)".encode(), [lock, owner_id]).fetchone() == (True,)
 
 
 def unlock(connection: Connection, lock: str, space_id: int) -> None:

@@ -107,9 +107,8 @@ def _plan(connection: Connection, collection: str, key: str, type: str) -> _Plan
 
 def _wait_for_turn(connection: Connection, space: Space) -> None:
     """Wait until no other session promotes a key of this collection; it may be what is left of a killed process."""
-    statement = "SELECT pg_try_advisory_lock(hashtext('pgvec.promote'), %s)"
     # Not pg_advisory_lock: CREATE INDEX CONCURRENTLY there would wait for the snapshot of who waits here.
-    while connection.execute(statement, [space.collection_id]).fetchone() != (True,):
+    while not locks.try_lock(connection, locks.PROMOTE, space.collection_id):
         time.sleep(_POLL)
 
 

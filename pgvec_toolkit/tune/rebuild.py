@@ -24,7 +24,7 @@ from pgvec_toolkit.errors import ConfigurationError, IndexBuildError, PgvecError
 from pgvec_toolkit.schema import locks
 from pgvec_toolkit.schema.build import build
 from pgvec_toolkit.schema.index_specs import IndexSpec, index_form, index_spec
-from pgvec_toolkit.schema.indexes import check_may_forget
+from pgvec_toolkit.schema.indexes import check_may_forget, forget_calibration
 from pgvec_toolkit.schema.replacements import clear_replacement, replacement_name
 from pgvec_toolkit.tune.profile import interval
 from pgvec_toolkit.tune.queries import Queries, choose, found_distances, nearest_sql, permuted, sampled
@@ -418,7 +418,7 @@ def _lapse(connection: Connection, space: Space, old: _Old) -> tuple[tuple[int, 
         " RETURNING k, target_recall, is_default, filter_class, tail_share",
         [space.id, old.method, old.shape],
     ).fetchall()
-    connection.execute("DELETE FROM pgvec.calibrations WHERE space_id = %s", [space.id])
+    forget_calibration(connection, space)
     ended = sorted(ended, key=lambda row: (row[0], row[2]))
     return tuple((k, target, tail_share) for k, target, _, kind, tail_share in ended if not kind)
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool
     from pgvec_toolkit.schema.space import Space
 
-PREFIX = "pgvec_advice_"
-_LEFTOVER = f"^{PREFIX}[0-9a-f]{{8}}$"  # a user's own collection may begin like that
+PREFIX = "pgvec_advice_"  # as `pgvec._scratch_names` has it; a user's own collection may begin like that
 _HELD = "held"
 _LOCK = "hashtext('pgvec.advise'), hashtext(%s)"
 
@@ -131,7 +130,7 @@ def scratch(database: Pool, source: Space) -> Iterator[Scratch]:
 
 def _drop_leftovers(guard: Connection) -> None:
     """Drop scratch collections that nobody is using."""
-    there = guard.execute("SELECT name FROM pgvec.collections WHERE name ~ %s", [_LEFTOVER]).fetchall()
+    there = guard.execute("SELECT name FROM pgvec.collections WHERE name ~ pgvec._scratch_names()").fetchall()
     for (name,) in there:
         if guard.execute(f"SELECT pg_try_advisory_lock({_LOCK})".encode(), [name]).fetchone() == (True,):
             # Another role's, it may be: then that one will drop it.

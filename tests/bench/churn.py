@@ -13,10 +13,9 @@ which are made up, in 48 dimensions, others come than go.
 from __future__ import annotations
 
 import argparse
-import itertools
-import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 import pgvec_toolkit as pgvec
 from pgvec_toolkit.tune.rebuild import Rebuilt
 from tests.bench import debian
+from tests.fire import Fire
 
 Vectors = NDArray[np.float32]
 GO = ("libs", "libdevel", "doc", "devel")
@@ -33,38 +33,24 @@ COME = ("python", "perl", "haskell", "rust", "golang", "javascript", "ruby", "ja
 K, SEARCHERS, DIMENSIONS = 10, 2, 48
 
 
-class Searchers:
-    """Threads that search until the block ends; what went wrong, and the longest wait, in milliseconds."""
+class Searchers(Fire):
+    """Threads that search until the block ends: how many results were short, and the longest wait, in milliseconds."""
 
     def __init__(self, docs: pgvec.Collection, queries: Vectors) -> None:
-        self.searches = self.short = 0
-        self.errors: list[BaseException] = []
-        self.longest = 0.0
-        self._docs, self._queries, self._end = docs, queries, threading.Event()
-        self._threads = [threading.Thread(target=self._search, args=(number,)) for number in range(SEARCHERS)]
+        super().__init__(*(partial(self._search, thread) for thread in range(SEARCHERS)))
+        self.short, self.longest = 0, 0.0
+        self._docs, self._queries = docs, queries
 
-    def _search(self, number: int) -> None:
-        for query in itertools.islice(itertools.cycle(self._queries), number, None, SEARCHERS):
-            if self._end.is_set():
-                return
-            began = time.perf_counter()
-            try:
-                self.short += len(self._docs.search(query, k=K)) < K
-            except BaseException as error:
-                self.errors.append(error)
-                return
-            self.searches += 1
-            self.longest = max(self.longest, (time.perf_counter() - began) * 1000)
+    @property
+    def searches(self) -> int:
+        """How many there were."""
+        return sum(self.rounds)
 
-    def __enter__(self) -> Searchers:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        for thread in self._threads:
-            thread.join()
+    def _search(self, thread: int, number: int) -> None:
+        query = self._queries[(thread + SEARCHERS * number) % len(self._queries)]
+        began = time.perf_counter()
+        self.short += len(self._docs.search(query, k=K)) < K
+        self.longest = max(self.longest, (time.perf_counter() - began) * 1000)
 
 
 def clustered(rows: int) -> tuple[Vectors, Vectors]:
@@ -162,7 +148,7 @@ def main() -> None:
             step("if needed", searchers, lambda: docs.rebuild_index(if_needed=True, progress=False), docs)
             step("tuned", searchers, lambda: docs.tune(options.target, k=K, queries=queries[::2], progress=False), docs)
         print(
-            f"{searchers.searches:,} searches, {len(searchers.errors)} errors, {searchers.short} short, "
+            f"{searchers.searches:,} searches, {len(searchers.failures)} errors, {searchers.short} short, "
             f"the longest {searchers.longest:.0f} ms"
         )
         database.drop_collection("bench_churn")
