@@ -136,6 +136,11 @@ def fingerprint(embedder: Embedder) -> str:
     return hashlib.sha256(json.dumps(details, sort_keys=True).encode()).hexdigest()
 
 
+def embed_texts(embedder: Embedder, texts: Sequence[str]) -> Any:
+    """Return the vectors of some texts, as `checked` returns them."""
+    return checked(embedder.embed_documents(texts), (len(texts), embedder.dimensions), embedder)
+
+
 def checked(vectors: Any, shape: tuple[int, ...], embedder: Embedder) -> Any:
     """Return an embedder's output as float32, or as SparseVectors if it is sparse.
 

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pgvec_toolkit.embed import base
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.errors import ConfigurationError, MissingDependency
-from pgvec_toolkit.ingest.read import Document
+from pgvec_toolkit.ingest.document import Chunk, Document
 
 _CHARACTERS_IF_UNKNOWN = 1000
 
 
-def chunker(embedder: Embedder, chunk_tokens: int | None = None) -> Callable[[Document], list[str]]:
+def chunker(embedder: Embedder, chunk_tokens: int | None = None) -> Callable[[Document], list[Chunk]]:
     """Return a function that cuts a document at headings, paragraphs, sentences: the largest pieces that fit.
 
     They fit into what the embedder reads of a text, or into `chunk_tokens` if that is less.
@@ -36,8 +36,8 @@ def chunker(embedder: Embedder, chunk_tokens: int | None = None) -> Callable[[Do
     else:
         markdown, plain = MarkdownSplitter(_CHARACTERS_IF_UNKNOWN), TextSplitter(_CHARACTERS_IF_UNKNOWN)
 
-    def cut(document: Document) -> list[str]:
-        splitter = markdown if document.markdown else plain
-        return [chunk for chunk in splitter.chunks(document.text) if chunk.strip()]
+    def cut(document: Document) -> list[Chunk]:
+        splitter = markdown if document.format == "markdown" else plain
+        return [Chunk(text) for text in splitter.chunks(document.text) if text.strip()]
 
     return cut

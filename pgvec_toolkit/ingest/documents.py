@@ -15,12 +15,12 @@ from pathlib import Path
 
 from psycopg import sql
 
-from pgvec_toolkit.embed.base import Embedder, checked, fingerprint, pruned
+from pgvec_toolkit.embed.base import Embedder, embed_texts, fingerprint, pruned
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest import binary, load
 from pgvec_toolkit.ingest.batch import Batch, settle
 from pgvec_toolkit.ingest.chunk import chunker
-from pgvec_toolkit.ingest.read import Document
+from pgvec_toolkit.ingest.document import Chunk, Document
 from pgvec_toolkit.pool import Connection
 
 DOCUMENTS_AT_ONCE = 16  # are embedded and committed together: what an interruption can cost
@@ -74,7 +74,7 @@ class Ingestion:
 
     def _content_hash(self, document: Document, model: str) -> bytes:
         """Hash all that decides what is written: the text, the fields, the model, the size of chunks."""
-        parts = [document.text, document.fields, document.markdown, model, self.chunk_tokens]
+        parts = [document.text, document.fields, document.format, model, self.chunk_tokens]
         # Twice: the first pass makes all keys texts, which alone can be sorted.
         plain = json.loads(json.dumps(parts, default=_hashable))
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()
@@ -92,7 +92,7 @@ class Ingestion:
         return [id for id, content_hash in hashes.items() if known.get(id) != content_hash]
 
     def _replace(
-        self, connection: Connection, pieces: list[tuple[Document, list[str]]], hashes: dict[str, bytes]
+        self, connection: Connection, pieces: list[tuple[Document, list[Chunk]]], hashes: dict[str, bytes]
     ) -> int:
         if not pieces:
             return 0
@@ -111,7 +111,7 @@ class Ingestion:
         return len(batch)
 
     def _enter_in_ledger(
-        self, connection: Connection, pieces: list[tuple[Document, list[str]]], hashes: dict[str, bytes]
+        self, connection: Connection, pieces: list[tuple[Document, list[Chunk]]], hashes: dict[str, bytes]
     ) -> None:
         """Write the ledger rows, in one order: whoever ingests the same document at the same time waits here."""
         connection.cursor().executemany(
@@ -132,16 +132,15 @@ class Ingestion:
             ),
         )
 
-    def _embedded(self, pieces: list[tuple[Document, list[str]]]) -> Batch:
-        texts = [chunk for _, chunks in pieces for chunk in chunks]
-        shape = (len(texts), self.embedder.dimensions)
-        vectors = checked(self.embedder.embed_documents(texts), shape, self.embedder) if texts else None
+    def _embedded(self, pieces: list[tuple[Document, list[Chunk]]]) -> Batch:
+        texts = [chunk.embedded for _, chunks in pieces for chunk in chunks]
+        vectors = embed_texts(self.embedder, texts) if texts else None
         names = dict.fromkeys(name for document, _ in pieces for name in document.fields)
         fields: dict[str, list[object]] = {name: [] for name in ("document_id", "position", "text", *names)}
-        for document, position, text in _chunks(pieces):
+        for document, position, chunk in _chunks(pieces):
             fields["document_id"].append(document.id)
             fields["position"].append(position)
-            fields["text"].append(text)
+            fields["text"].append(chunk.text)
             for name in names:
                 fields[name].append(document.fields.get(name))
         ids = [f"{document.id}#{position}" for document, position, _ in _chunks(pieces)]
@@ -161,10 +160,10 @@ def _refuse_namesake(id: str, known: str | None, source: Path | None) -> None:
         )
 
 
-def _chunks(pieces: list[tuple[Document, list[str]]]) -> Iterator[tuple[Document, int, str]]:
+def _chunks(pieces: list[tuple[Document, list[Chunk]]]) -> Iterator[tuple[Document, int, Chunk]]:
     for document, chunks in pieces:
-        for position, text in enumerate(chunks):
-            yield document, position, text
+        for position, chunk in enumerate(chunks):
+            yield document, position, chunk
 
 
 def _hashable(value: object) -> object:

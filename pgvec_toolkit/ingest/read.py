@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,30 +11,10 @@ import yaml
 
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
 from pgvec_toolkit.ingest.batch import identifier, settle
+from pgvec_toolkit.ingest.document import Document
 
 SUFFIXES = (".txt", ".md", ".markdown", ".jsonl")
 _MADE_BY_INGEST = ("vector", "document_id", "position")
-
-
-@dataclass(frozen=True)
-class Document:
-    """A text to be chunked, and what else is known of it.
-
-    Attributes:
-        row: position in the input, counted from 0.
-        id: a file's path below (and with the name of) the folder that was ingested, or a record's id.
-        text: the text.
-        fields: typed columns and metadata that each of its chunks gets.
-        markdown: whether its headings are where to cut.
-        source: the file it was read from, if it is one.
-    """
-
-    row: int
-    id: str
-    text: str
-    fields: dict[str, Any] = field(default_factory=dict)
-    markdown: bool = False
-    source: Path | None = None
 
 
 def documents(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[Document]:
@@ -90,7 +69,8 @@ def _read_file(file: Path, id: str, row: int) -> Iterator[Document]:
         own = {name: fields.pop(name) for name in ("id", "text", *_MADE_BY_INGEST) if name in fields}
         if own:
             fields["metadata"] = own | fields.get("metadata", {})
-    yield Document(row, id, content, fields, markdown=file.suffix.lower() != ".txt", source=file.resolve())
+    format = "text" if file.suffix.lower() == ".txt" else "markdown"
+    yield Document(row, id, content, fields, format, source=file.resolve())
 
 
 def _json_lines(file: Path, content: str) -> Iterator[Document]:

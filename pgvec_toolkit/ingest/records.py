@@ -11,7 +11,7 @@ from typing import Any
 
 from psycopg import sql
 
-from pgvec_toolkit.embed.base import Embedder, checked
+from pgvec_toolkit.embed.base import Embedder, embed_texts
 from pgvec_toolkit.ingest import load
 from pgvec_toolkit.ingest.batch import Batch, Records, batch_of, cut
 from pgvec_toolkit.ingest.binary import encode
@@ -83,8 +83,7 @@ class Upsertion:
 
     def _embedded(self, batch: Batch) -> Batch:
         space, embedder = self.target.space, self.embedder()
-        found = embedder.embed_documents(list(batch.fields["text"]))
-        vectors = checked(found, (len(batch), space.dimensions), embedder)
+        vectors = embed_texts(embedder, list(batch.fields["text"]))
         batch.vectors = self.target.kind.stack(vectors, space.dimensions, space.distance, batch.rows)
         return batch
 

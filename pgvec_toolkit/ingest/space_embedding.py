@@ -66,9 +66,8 @@ def embed_missing(connection: Connection, space: Space, embedder: Embedder, adva
 
 
 def _embed(connection: Connection, target: Target, embedder: Embedder, rows: Sequence[tuple[Any, ...]]) -> int:
-    found = embedder.embed_documents([text for _, _, text in rows])
     space = target.space
-    vectors = embedding.checked(found, (len(rows), space.dimensions), embedder)
+    vectors = embedding.embed_texts(embedder, [text for _, _, text in rows])
     try:
         stacked = target.kind.stack(vectors, space.dimensions, space.distance, 0)
         return _write(connection, target, rows, stacked)

@@ -10,7 +10,8 @@ from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, fingerprint, load
 from pgvec_toolkit.embed.sentence_transformer import SentenceTransformerEmbedder
 from pgvec_toolkit.errors import EmbeddingError
 from pgvec_toolkit.ingest.chunk import chunker
-from pgvec_toolkit.ingest.read import Document, documents
+from pgvec_toolkit.ingest.document import Document
+from pgvec_toolkit.ingest.read import documents
 from pgvec_toolkit.resources import demo_handbook
 
 pytest.importorskip("sentence_transformers", reason="needs the extra embed: pip install 'pgvec-toolkit[embed]'")
@@ -36,13 +37,13 @@ HARD_TEXTS = {
 
 
 @pytest.mark.parametrize("chunk_tokens", [50, 10_000])
-@pytest.mark.parametrize("markdown", [True, False])
-def test_every_chunk_is_read_whole(model: SentenceTransformerEmbedder, chunk_tokens: int, markdown: bool) -> None:
+@pytest.mark.parametrize("format", ["text", "markdown"])
+def test_every_chunk_is_read_whole(model: SentenceTransformerEmbedder, chunk_tokens: int, format: str) -> None:
     cut = chunker(model, chunk_tokens)
     limit = min(chunk_tokens, 254)
     assert model.max_tokens == 254
     for name, text in HARD_TEXTS.items():
-        chunks = cut(Document(0, name, text, markdown=markdown))
+        chunks = [chunk.text for chunk in cut(Document(0, name, text, format=format))]
         lengths = [len(model.tokenizer.encode(chunk, add_special_tokens=False).ids) for chunk in chunks]
         assert 0 < max(lengths) <= limit, name
         assert "".join("".join(chunks).split()) == "".join(text.split()), name
@@ -51,7 +52,7 @@ def test_every_chunk_is_read_whole(model: SentenceTransformerEmbedder, chunk_tok
 def test_chunks_of_real_documents_are_read_whole_and_are_not_crumbs(model: SentenceTransformerEmbedder) -> None:
     cut = chunker(model)
     lengths = [
-        len(model.tokenizer.encode(chunk, add_special_tokens=False).ids)
+        len(model.tokenizer.encode(chunk.text, add_special_tokens=False).ids)
         for document in documents(demo_handbook())
         for chunk in cut(document)
     ]

@@ -8,8 +8,13 @@ import pytest
 
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest.chunk import chunker
-from pgvec_toolkit.ingest.read import Document
+from pgvec_toolkit.ingest.document import Document
 from tests.words import WordEmbedder
+
+
+def cut(text: str, format: str = "text") -> list[str]:
+    return [chunk.text for chunk in chunker(WordEmbedder())(Document(0, "a", text, format=format))]
+
 
 PARAGRAPHS = [f"Paragraph {number} " + "speaks of many things. " * (number % 7 + 1) for number in range(60)]
 
@@ -18,10 +23,10 @@ def words(text: str) -> list[str]:
     return re.findall(r"\w+", text)
 
 
-@pytest.mark.parametrize("markdown", [True, False])
-def test_no_word_is_lost_and_none_is_doubled(markdown: bool) -> None:
+@pytest.mark.parametrize("format", ["text", "markdown"])
+def test_no_word_is_lost_and_none_is_doubled(format: str) -> None:
     text = "\n\n".join(f"## Heading\n\n{paragraph}" for paragraph in PARAGRAPHS)
-    chunks = chunker(WordEmbedder())(Document(0, "a", text, markdown=markdown))
+    chunks = cut(text, format)
     assert len(chunks) > 1
     assert max(map(len, chunks)) <= 1000
     assert words(" ".join(chunks)) == words(text)
@@ -29,19 +34,19 @@ def test_no_word_is_lost_and_none_is_doubled(markdown: bool) -> None:
 
 def test_markdown_is_cut_at_headings() -> None:
     text = "# One\n\n" + "a " * 300 + "\n\n# Two\n\n" + "b " * 300
-    first, second = chunker(WordEmbedder())(Document(0, "a", text, markdown=True))
+    first, second = cut(text, "markdown")
     assert (first[:5], second[:5]) == ("# One", "# Two")
 
 
 @pytest.mark.parametrize("text", ["", " \n\t\n", "\ufeff \u3000"])
 def test_blank_text_has_no_chunks(text: str) -> None:
-    chunks = chunker(WordEmbedder())(Document(0, "a", text))
+    chunks = cut(text)
     assert all(chunk.strip() for chunk in chunks)
     assert len(chunks) == (1 if text.strip() else 0)
 
 
 def test_text_without_any_place_to_cut_is_cut() -> None:
-    chunks = chunker(WordEmbedder())(Document(0, "a", "x" * 2500))
+    chunks = cut("x" * 2500)
     assert "".join(chunks) == "x" * 2500
     assert max(map(len, chunks)) <= 1000
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
-from pgvec_toolkit.ingest.read import Document, documents, split_front_matter
+from pgvec_toolkit.ingest.document import Document
+from pgvec_toolkit.ingest.read import documents, split_front_matter
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -55,7 +56,7 @@ def test_front_matter_becomes_fields(tmp_path: Path, start: str, end: str) -> No
     document = only(write(tmp_path, "a.md", start + end.join(lines)))
     assert document.fields == {"section": "ops", "year": 2024, "when": dt.date(2024, 2, 29), "tags": ["a", "ü"]}
     assert document.text == "# Title\n\nText"
-    assert document.markdown
+    assert document.format == "markdown"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_fields_of_our_own_names_in_front_matter_are_metadata(tmp_path: Path) ->
 def test_plain_text_has_no_front_matter(tmp_path: Path) -> None:
     document = only(write(tmp_path, "a.txt", "---\na: 1\n---\nText"))
     assert document.text.startswith("---")
-    assert not document.markdown
+    assert document.format == "text"
 
 
 def test_json_lines_are_records(tmp_path: Path) -> None:

@@ -1,0 +1,73 @@
+"""Ingestion: failures, versions and history; a cache of embeddings; live tables and their queue; model swaps.
+
+Revision ID: 0005
+Revises: 0004
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+from pgvec_toolkit.schema.migrate import DROP_RUN_ALWAYS_SQL
+
+revision = "0005"
+down_revision = "0004"
+
+LEDGER = """
+ALTER TABLE pgvec.ledger ADD COLUMN version integer NOT NULL DEFAULT 1;
+COMMENT ON COLUMN pgvec.ledger.version IS 'How often the document was written with another content.';
+
+CREATE TABLE pgvec.failures (
+    collection_id integer NOT NULL REFERENCES pgvec.collections ON DELETE CASCADE,
+    document_id   text NOT NULL,
+    source        text,
+    stage         text NOT NULL CHECK (stage IN ('read', 'chunk', 'embed', 'write')),
+    error         text NOT NULL,
+    attempts      integer NOT NULL DEFAULT 1,
+    payload       jsonb,
+    first_at      timestamptz NOT NULL DEFAULT now(),
+    last_at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (collection_id, document_id)
+);
+COMMENT ON TABLE pgvec.failures IS
+'Documents that could not be ingested, each with its reason, until they can (pgvec retry) or are given up.';
+"""
+
+HISTORY = ""
+
+CACHE = ""
+
+LIVE_TABLES = ""
+
+MODEL_SWAPS = ""
+
+# Who may read the catalogue may read, and who may write it may write, the new tables.
+GRANTS = """
+DO $$ DECLARE granted record; BEGIN
+    FOR granted IN SELECT DISTINCT t.name, a.grantee, a.privilege_type
+                   FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a,
+                        unnest(ARRAY['failures']) t (name)
+                   WHERE c.oid = 'pgvec.ledger'::regclass
+                     AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') LOOP
+        EXECUTE format('GRANT %s ON pgvec.%I TO %s', granted.privilege_type, granted.name,
+                       CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END);
+    END LOOP;
+END $$;
+"""
+
+BACK = """
+DROP TABLE pgvec.failures;
+ALTER TABLE pgvec.ledger DROP COLUMN version;
+DELETE FROM pgvec.run_always_sql;
+"""
+
+
+def upgrade() -> None:
+    for part in (LEDGER, HISTORY, CACHE, LIVE_TABLES, MODEL_SWAPS, GRANTS):
+        if part:
+            op.execute(part)
+
+
+def downgrade() -> None:
+    op.execute(DROP_RUN_ALWAYS_SQL)
+    op.execute(BACK)

@@ -1,0 +1,75 @@
+"""What ingestion passes from hand to hand: documents as they are read, the chunks that they are cut into."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text to be chunked, and what else is known of it.
+
+    Attributes:
+        row: position in the input, counted from 0.
+        id: a file's path below (and with the name of) the folder that was ingested, or a record's id.
+        text: the text.
+        fields: typed columns and metadata that each of its chunks gets.
+        format: what tells where to cut: "text", "markdown", or the name of a programming language.
+        source: the file it was read from, if it is one.
+    """
+
+    row: int
+    id: str
+    text: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    format: str = "text"
+    source: Path | None = None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A document that could not be read, or a part of a file that could not.
+
+    Attributes:
+        row: position in the input, counted from 0.
+        id: that it would have had; of a part of a file, the file's with the part (`data.csv:17`).
+        reason: why, and what to do.
+        source: the file, if it is one.
+    """
+
+    row: int
+    id: str
+    reason: str
+    source: Path | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece of a document.
+
+    Attributes:
+        text: what is stored, and searched by words.
+        metadata: what it has beside its document's fields, as the headings above it.
+    """
+
+    text: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def embedded(self) -> str:
+        """What is embedded."""
+        return embedded_text(self.text, self.metadata)
+
+
+# Of metadata: what comes before the text when it is embedded, as the document's title. Stored, so that another
+# model embeds the same.
+CONTEXT = "pgvec_context"
+
+
+def embedded_text(text: str, metadata: Mapping[str, Any]) -> str:
+    """Return what is embedded of a chunk."""
+    context = metadata.get(CONTEXT)
+    return f"{context}\n\n{text}" if context else text
