@@ -129,10 +129,13 @@ def check_searches(dsn: str) -> None:
         assert (index.name, index.form, index.dimensions, index.usable) == ("docs_dense_hnsw", "full", DIMENSIONS, True)
 
 
+ADDED = "{version}"  # columns
+
+
 def catalogue(dsn: str) -> list[Any]:
     """All that the catalogue of 0001 holds, but for what later revisions add."""
     rows = [
-        _query(dsn, f"SELECT to_jsonb(t) FROM pgvec.{table} t ORDER BY 1")
+        _query(dsn, f"SELECT to_jsonb(t) - '{ADDED}'::text[] FROM pgvec.{table} t ORDER BY 1")
         for table in ("models", "collections", "vector_spaces", "ledger")
     ]
     profiles = "SELECT space_id, index_method, k, target_recall, setting, recall, evidence, tuned_at"
