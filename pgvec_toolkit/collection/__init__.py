@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.types.json import Jsonb
 
 from pgvec_toolkit.collection.advising import Advising
+from pgvec_toolkit.collection.ingesting import Ingesting
 from pgvec_toolkit.collection.rebuilding import Rebuilding
 from pgvec_toolkit.collection.searching import Searching
 from pgvec_toolkit.collection.warming import Warming
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pgvec_toolkit.pool import Pool
 
 
-class Collection(Writing, Searching, Rebuilding, Advising, Watching, Warming):
+class Collection(Writing, Ingesting, Searching, Rebuilding, Advising, Watching, Warming):
     """A collection of chunks that can be searched; get one from `Database.collection` or `create_collection`."""
 
     @classmethod

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from pgvec_toolkit.collection.base import CollectionBase
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.embed.registry import register
-from pgvec_toolkit.errors import ConfigurationError
-from pgvec_toolkit.ingest.batch import Records, identifier
+from pgvec_toolkit.ingest.batch import Records
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.records import Upsertion
 from pgvec_toolkit.ingest.space_embedding import Embedded, embed_missing, missing
@@ -20,9 +18,6 @@ from pgvec_toolkit.progress import progress_bar
 from pgvec_toolkit.schema import promote as promoting
 from pgvec_toolkit.schema import space as spaces
 from pgvec_toolkit.schema.promote import Promoted
-
-if TYPE_CHECKING:
-    from pgvec_toolkit.ingest.documents import Ingested
 
 ROWS_PER_BATCH = 5000
 
@@ -52,46 +47,6 @@ class Writing(CollectionBase):
             progress_bar(f"loading {self.name}", total, progress) as advance,
         ):
             return upsertion.run(connection, records, advance)
-
-    def ingest(
-        self,
-        source: str | Path | Iterable[Mapping[str, Any]],
-        *,
-        chunk_tokens: int | None = None,
-        progress: bool | None = None,
-    ) -> Ingested:
-        """Ingest documents: read, cut into chunks, embed, write; unchanged ones are skipped, changed ones replaced.
-
-        Args:
-            source: a .txt, .md or .jsonl file, a folder of them, or records with `id` and `text`. Front matter and
-                other fields of a record become typed columns and metadata of each chunk.
-            chunk_tokens: largest chunk, in tokens of the embedder; None: all that it reads at once.
-            progress: whether to show a bar; None: on a terminal.
-
-        Interrupt it, or kill it: each document is in the collection wholly or not at all, and running it
-        again does the rest.
-        """
-        from pgvec_toolkit.ingest.documents import Ingestion
-        from pgvec_toolkit.ingest.read import documents, files
-
-        total = None
-        if isinstance(source, str | Path):
-            found = files(Path(source))
-            total = None if any(path.suffix == ".jsonl" for path, _ in found) else len(found)
-        ingestion = Ingestion(self._target(), self.embedder, chunk_tokens)
-        with (
-            self._database.connection() as connection,
-            progress_bar(f"ingesting into {self.name}", total, progress) as advance,
-        ):
-            return ingestion.run(connection, documents(source), advance)
-
-    def delete(self, document_ids: Sequence[str | int]) -> int:
-        """Delete documents; returns the number of chunks deleted (SQL: `pgvec.delete_documents`)."""
-        if isinstance(document_ids, str):
-            raise ConfigurationError("document_ids is a list of ids, not one text")
-        ids = [identifier(id, row) for row, id in enumerate(document_ids)]
-        row = self._database.fetch_one("SELECT pgvec.delete_documents($1, $2::text[])", [self.name, ids])
-        return int(row[0])
 
     def promote(self, key: str, type: object, *, progress: bool | None = None) -> Promoted:
         """Make a metadata key a typed, indexed column while searches and loads go on; killed, call it again.
