@@ -18,6 +18,7 @@ from pgvec_toolkit.cli import (
     demo,
     doctor,
     evaluate,
+    history,
     indexes,
     rebuilding,
     search,
@@ -40,6 +41,7 @@ server.add_to(app)
 app.add_typer(collections.app, name="collection")
 data.add_to(app)
 search.add_to(app)
+history.add_to(app)
 app.add_typer(indexes.app, name="index")
 rebuilding.add_to(indexes.app)
 tuning.add_to(app)

@@ -25,8 +25,8 @@ DECLARE
     bytes     integer;
 BEGIN
     PERFORM pgvec._check_name('vector space', space), pgvec._distance(distance_, type_, dimensions);
-    IF space IN ('keyword', 'keywords', 'lexemes') THEN
-        RAISE EXCEPTION 'a vector space cannot be called %: keyword search has that name', space USING ERRCODE = 'PV003', HINT = 'Choose another name for the space.';
+    IF space IN ('keyword', 'keywords', 'lexemes', 'history') THEN
+        RAISE EXCEPTION 'a vector space cannot be called %: something else has that name', space USING ERRCODE = 'PV003', HINT = 'Choose another name for the space.';
     END IF;
     IF EXISTS (SELECT FROM pgvec.vector_spaces s WHERE s.collection_id = owner.id AND s.name = space) THEN
         RAISE EXCEPTION 'collection % has a vector space % already', quote_literal(owner.name), quote_literal(space)
@@ -41,6 +41,9 @@ BEGIN
                    CASE WHEN bytes <= 8100 THEN 'PLAIN' ELSE 'EXTERNAL' END);
     INSERT INTO pgvec.vector_spaces (collection_id, name, table_name, type, dimensions, distance, model_id, is_default)
     VALUES (owner.id, space, table_, type_, dimensions, distance_, model_id, is_default);
+    IF EXISTS (SELECT FROM pgvec.histories h WHERE h.collection_id = owner.id) THEN
+        PERFORM pgvec._record(pgvec._relation(owner.schema_name, table_), 'embedding');
+    END IF;
 END $$;
 COMMENT ON FUNCTION pgvec._create_space(pgvec.collections, text, integer, text, text, integer, boolean) IS
 'The narrow table of a vector space, changes of payload never touch its index, and its row in the catalogue.';
@@ -74,7 +77,7 @@ BEGIN
         RAISE EXCEPTION 'vector space % is the one that searches of collection % use', quote_literal(dropped.name), quote_literal(collection)
             USING ERRCODE = 'PV005', HINT = 'Drop the collection instead: pgvec.drop_collection(name).';
     END IF;
-    EXECUTE format('DROP TABLE IF EXISTS %I.%I', owner.schema_name, dropped.table_name);
+    EXECUTE format('DROP TABLE IF EXISTS %1$I.%2$I, %1$I.%3$I', owner.schema_name, dropped.table_name, dropped.table_name || '_history');
     DELETE FROM pgvec.vector_spaces s WHERE s.id = dropped.id;
 END $$;
 COMMENT ON FUNCTION pgvec.drop_space(text, text) IS 'Drop a vector space that was added to a collection, with its vectors.

@@ -33,7 +33,14 @@ COMMENT ON TABLE pgvec.failures IS
 'Documents that could not be ingested, each with its reason, until they can (pgvec retry) or are given up.';
 """
 
-HISTORY = ""
+HISTORY = """
+CREATE TABLE pgvec.histories (
+    collection_id integer PRIMARY KEY REFERENCES pgvec.collections ON DELETE CASCADE,
+    since         timestamptz NOT NULL
+);
+COMMENT ON TABLE pgvec.histories IS
+'Collections that keep earlier versions of their chunks and vectors, and how far back these go.';
+"""
 
 CACHE = ""
 
@@ -46,7 +53,7 @@ GRANTS = """
 DO $$ DECLARE granted record; BEGIN
     FOR granted IN SELECT DISTINCT t.name, a.grantee, a.privilege_type
                    FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a,
-                        unnest(ARRAY['failures']) t (name)
+                        unnest(ARRAY['failures', 'histories']) t (name)
                    WHERE c.oid = 'pgvec.ledger'::regclass
                      AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') LOOP
         EXECUTE format('GRANT %s ON pgvec.%I TO %s', granted.privilege_type, granted.name,
@@ -56,7 +63,7 @@ END $$;
 """
 
 BACK = """
-DROP TABLE pgvec.failures;
+DROP TABLE pgvec.histories, pgvec.failures;
 ALTER TABLE pgvec.ledger DROP COLUMN version;
 DELETE FROM pgvec.run_always_sql;
 """

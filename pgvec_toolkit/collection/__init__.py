@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 from pgvec_toolkit.collection.advising import Advising
 from pgvec_toolkit.collection.ingesting import Ingesting
 from pgvec_toolkit.collection.rebuilding import Rebuilding
+from pgvec_toolkit.collection.remembering import Remembering
 from pgvec_toolkit.collection.searching import Searching
 from pgvec_toolkit.collection.warming import Warming
 from pgvec_toolkit.collection.watching import Watching
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
     from pgvec_toolkit.pool import Pool
 
 
-class Collection(Writing, Ingesting, Searching, Rebuilding, Advising, Watching, Warming):
+class Collection(
+    Writing,
+    Ingesting,
+    Searching,
+    Rebuilding,
+    Advising,
+    Watching,
+    Warming,
+    Remembering,
+):
     """A collection of chunks that can be searched; get one from `Database.collection` or `create_collection`."""
 
     @classmethod

@@ -101,6 +101,16 @@ class Searcher:
             ).fetchall()
         return _hits(rows, {})
 
+    def search_as_of(self, query: Any, as_of: Any, k: int, where: Filter | None, options: Mapping[str, Any]) -> Hits:
+        """Return the hits among what was there at a time (SQL: `pgvec.search_as_of`)."""
+        arguments, values = sql_arguments(k, None if where is None else plain(where), options)
+        statement = f"SELECT {_COLUMNS} FROM pgvec.search_as_of(%s, %s, %s::text::timestamptz, {arguments})"
+        with self._database.connection() as connection, blamed(options.get("where_sql")):
+            rows = connection.execute(
+                statement.encode(), [self._collection, query, str(as_of), *values], binary=True
+            ).fetchall()
+        return _hits(rows, {"exact": True})
+
     def explain(self, query: Any, k: int, where: Filter | None, options: Mapping[str, Any]) -> str:
         """Return the plan of a search and why it is what it is (SQL: `pgvec.explain`)."""
         arguments, values = sql_arguments(k, None if where is None else plain(where), options)
