@@ -77,7 +77,10 @@ BEGIN
         RAISE EXCEPTION 'vector space % is the one that searches of collection % use', quote_literal(dropped.name), quote_literal(collection)
             USING ERRCODE = 'PV005', HINT = 'Drop the collection instead: pgvec.drop_collection(name).';
     END IF;
-    EXECUTE format('DROP TABLE IF EXISTS %1$I.%2$I, %1$I.%3$I', owner.schema_name, dropped.table_name, dropped.table_name || '_history');
+    EXECUTE format('DROP TABLE IF EXISTS %I.%I', owner.schema_name, dropped.table_name);
+    IF EXISTS (SELECT FROM pgvec.histories h WHERE h.collection_id = owner.id) THEN
+        EXECUTE format('DROP TABLE %I.%I', owner.schema_name, dropped.table_name || '_history');
+    END IF;
     DELETE FROM pgvec.vector_spaces s WHERE s.id = dropped.id;
 END $$;
 COMMENT ON FUNCTION pgvec.drop_space(text, text) IS 'Drop a vector space that was added to a collection, with its vectors.

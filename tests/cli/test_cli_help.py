@@ -23,6 +23,7 @@ COMMANDS = {
     *("collection add-space", "collection drop-space", "collection embed"),
     *("index create", "index plan", "index builds", "index list", "index rebuild", "index drop"),
     *("index create-keyword", "index drop-keyword"),
+    *("history on", "history off", "history versions", "history search", "history restore", "purge"),
 }
 
 
