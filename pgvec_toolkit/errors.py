@@ -13,6 +13,8 @@ PgvecError
 ├── InvalidRecord           a row that cannot be stored; names the row and the field
 ├── FilterError             unknown operator or column, or a value of the wrong type
 ├── EmbeddingError          the embedder is missing, or its output does not fit the space
+│   ├── RejectedText        the embedder refuses a text, and will refuse it again
+│   └── EmbedderUnavailable the embedder cannot be reached, or is busy: later it may answer
 ├── RerankError             a reranker failed, or its scores do not fit
 ├── IndexBuildError         an index could not be built
 └── TuningError             the target recall cannot be reached, or there is nothing to tune on
@@ -84,6 +86,14 @@ class FilterError(PgvecError):
 
 class EmbeddingError(PgvecError):
     """The embedder is missing, or what it returns does not fit the vector space."""
+
+
+class RejectedText(EmbeddingError):
+    """The embedder refuses a text, and will refuse it again."""
+
+
+class EmbedderUnavailable(EmbeddingError):
+    """The embedder cannot be reached, or is busy: the same may work later."""
 
 
 class RerankError(PgvecError):

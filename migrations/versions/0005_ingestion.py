@@ -15,7 +15,8 @@ down_revision = "0004"
 
 LEDGER = """
 ALTER TABLE pgvec.ledger ADD COLUMN version integer NOT NULL DEFAULT 1;
-COMMENT ON COLUMN pgvec.ledger.version IS 'How often the document was written with another content.';
+COMMENT ON COLUMN pgvec.ledger.version IS
+'How many contents the document has had since it was first ingested, this one included.';
 
 CREATE TABLE pgvec.failures (
     collection_id integer NOT NULL REFERENCES pgvec.collections ON DELETE CASCADE,
@@ -25,12 +26,15 @@ CREATE TABLE pgvec.failures (
     error         text NOT NULL,
     attempts      integer NOT NULL DEFAULT 1,
     payload       jsonb,
+    options       jsonb NOT NULL DEFAULT '{}',
     first_at      timestamptz NOT NULL DEFAULT now(),
     last_at       timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (collection_id, document_id)
 );
 COMMENT ON TABLE pgvec.failures IS
 'Documents that could not be ingested, each with its reason, until they can (pgvec retry) or are given up.';
+COMMENT ON COLUMN pgvec.failures.payload IS 'The document, if it came from no file that could be read again.';
+COMMENT ON COLUMN pgvec.failures.options IS 'How it was ingested: retry does the same.';
 """
 
 HISTORY = """

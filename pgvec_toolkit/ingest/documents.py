@@ -2,7 +2,8 @@
 
 Each step takes some documents on; steps of different documents may overlap, writes in the order of preparations.
 A document's ledger row, its old chunks' removal and its new chunks with their vectors are one
-transaction, so a process killed anywhere leaves each document as it was or as it shall be.
+transaction, so a process killed anywhere leaves each document as it was or as it shall be. A document that
+fails in any step is recorded, and the others go on.
 """
 
 from __future__ import annotations
@@ -10,23 +11,26 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import psycopg
 from psycopg import sql
 
 from pgvec_toolkit.embed.base import Embedder, embed_texts, fingerprint, pruned
-from pgvec_toolkit.errors import ConfigurationError
-from pgvec_toolkit.ingest import binary, ledger, load
-from pgvec_toolkit.ingest.batch import Batch, settle
+from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, EmbedderUnavailable, PgvecError
+from pgvec_toolkit.ingest import binary, blame, ledger, load
+from pgvec_toolkit.ingest.batch import Batch, identifier, settle
 from pgvec_toolkit.ingest.chunk import chunker
-from pgvec_toolkit.ingest.document import Chunk, Document
+from pgvec_toolkit.ingest.document import Chunk, Document, Unreadable
+from pgvec_toolkit.ingest.ledger import Entry, Failed, Failure, Stage
 from pgvec_toolkit.pool import Connection
 
 DOCUMENTS_AT_ONCE = 16  # are embedded and committed together: what an interruption can cost
+Read = Document | Unreadable
 
 
 @dataclass
@@ -34,18 +38,33 @@ class Ingested:
     """What an ingestion did.
 
     Attributes:
-        documents: documents that were read.
+        documents: documents that were read, those that failed included.
         unchanged: documents skipped, because the ledger has them with the same content.
         chunks: chunks written.
+        failed: documents that could not be ingested; each is recorded, and what was stored of it before is kept.
         pruned_vectors: how many sparse vectors had more entries than an index holds.
         pruned_entries: how many entries, the smallest, they lost.
+        split: chunks that were split because the embedder would not have read them whole.
+        truncated: chunks that were cut off for that.
+        cached: texts whose vectors were known from before.
+        duplicates: texts that were there more than once, and embedded once.
     """
 
     documents: int = 0
     unchanged: int = 0
     chunks: int = 0
+    failed: list[Failure] = field(default_factory=list)
     pruned_vectors: int = 0
     pruned_entries: int = 0
+    split: int = 0
+    truncated: int = 0
+    cached: int = 0
+    duplicates: int = 0
+
+    def add(self, other: Ingested) -> None:
+        """Add what another ingestion did."""
+        for name in vars(other):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 @dataclass
@@ -66,18 +85,45 @@ class Piece:
 
 
 @dataclass
+class Compared:
+    """Documents, by what the ledger says of them.
+
+    Attributes:
+        read: how many were read; of those of the same id the last counts.
+        hashes: of all that are not in `failed`, by id.
+        known: what the ledger has of them, by id.
+        changed: those that it has not, or not so.
+        unchanged: the others.
+        failed: those that could not be read, or cannot be stored.
+    """
+
+    read: int
+    hashes: dict[str, bytes] = field(default_factory=dict)
+    known: dict[str, Entry] = field(default_factory=dict)
+    changed: list[Document] = field(default_factory=list)
+    unchanged: list[Document] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+
+
+@dataclass
 class Work:
     """Some documents on their way.
 
     Attributes:
         read: how many were read.
-        unchanged: how many the ledger has as they are.
         pieces: those that are to be written.
+        unchanged: those that the ledger has as they are.
+        known: what the ledger has of these, by id.
+        failed: those that failed so far.
+        under_way: content hashes of what was prepared, by id.
     """
 
     read: int = 0
-    unchanged: int = 0
     pieces: list[Piece] = field(default_factory=list)
+    unchanged: list[Document] = field(default_factory=list)
+    known: dict[str, Entry] = field(default_factory=dict)
+    failed: list[Failed] = field(default_factory=list)
+    under_way: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def texts(self) -> int:
@@ -87,64 +133,138 @@ class Work:
 
 @dataclass(frozen=True)
 class Ingestion:
-    """How documents become chunks of one collection."""
+    """How documents become chunks of one collection.
+
+    Attributes:
+        target: where they go.
+        embedder: of the collection.
+        chunk_tokens: largest chunk.
+        strict: whether the first document that fails ends it, unrecorded.
+        options: what is recorded with a failure, so that it can be tried again in the same way.
+        written: is told of each document that was written, with its version.
+    """
 
     target: load.Target
     embedder: Embedder
     chunk_tokens: int | None = None
+    strict: bool = False
+    options: Mapping[str, object] = field(default_factory=dict)
+    written: Callable[[Document, int], None] = lambda _document, _version: None
     # Hashes of documents that are prepared and not yet written: one that comes again is compared with these.
     _under_way: dict[str, bytes] = field(default_factory=dict, compare=False)
 
-    def run(self, connection: Connection, documents: Iterable[Document], advance: Callable[[float], None]) -> Ingested:
-        """Ingest documents, some at a time; what has been committed is skipped when it is run again."""
-        done, before = Ingested(), pruned(self.embedder)
+    def run(
+        self,
+        connection: Connection,
+        documents: Iterable[Read],
+        advance: Callable[[float], None],
+        done: Ingested | None = None,
+    ) -> Ingested:
+        """Ingest documents, some at a time; what has been committed is skipped when it is run again.
+
+        What has been done is counted in `done` if it is given, so that it is known of an ingestion that is interrupted.
+        """
+        done, before = Ingested() if done is None else done, pruned(self.embedder)
+        try:
+            self._run(connection, documents, advance, done)
+        except EmbedderUnavailable as error:
+            raise EmbedderUnavailable(
+                f"{error}. {done.documents} documents are dealt with: run it again when the embedder answers, "
+                "it goes on with the others"
+            ) from error
+        finally:
+            lost = pruned(self.embedder) - before
+            done.pruned_vectors, done.pruned_entries = lost.vectors, lost.entries
+        return done
+
+    def _run(
+        self, connection: Connection, documents: Iterable[Read], advance: Callable[[float], None], done: Ingested
+    ) -> None:
         source = iter(documents)
         while some := list(itertools.islice(source, DOCUMENTS_AT_ONCE)):
             work = self.prepare(connection, some)
             self.embed(work)
             self.write(connection, work, done)
             advance(len(some))
-        lost = pruned(self.embedder) - before
-        done.pruned_vectors, done.pruned_entries = lost.vectors, lost.entries
-        return done
 
-    def prepare(self, connection: Connection, some: Sequence[Document]) -> Work:
-        """Hash documents, ask the ledger which of them have changed, cut and encode these.
+    def compare(self, connection: Connection, some: Sequence[Read]) -> Compared:
+        """Hash documents, and ask the ledger which of them have changed: one question, outside of any transaction."""
+        found = Compared(len(some))
+        latest: dict[str, Document] = {}
+        for document in {document.id: document for document in some}.values():
+            if isinstance(document, Unreadable):
+                self._fail(found.failed, document, "read", _unreadable(document))
+                continue
+            try:
+                found.hashes[identifier(document.id, document.row)] = self._content_hash(document)
+                latest[document.id] = document
+            except Exception as error:
+                self._fail(found.failed, document, "write", error)
+        found.known = ledger.entries(connection, self._collection, list(latest))
+        for id, entry in found.known.items():
+            _refuse_namesake(id, entry.source, latest[id].source)
+        known = {id: entry.content_hash for id, entry in found.known.items()} | self._under_way
+        for id, document in latest.items():
+            (found.unchanged if known.get(id) == found.hashes[id] else found.changed).append(document)
+        return found
 
-        The connection is asked one question, outside of any transaction.
-        """
-        latest = {document.id: document for document in some}
-        hashes = {id: self._content_hash(document) for id, document in latest.items()}
-        changed = [latest[id] for id in self._changed(connection, latest, hashes)]
-        pieces = [self._cut(document, hashes[document.id]) for document in changed]
-        self._under_way.update((document.id, hashes[document.id]) for document in changed)
-        return Work(len(some), len(latest) - len(changed), pieces)
+    def prepare(self, connection: Connection, some: Sequence[Read]) -> Work:
+        """Compare documents with the ledger; cut those that have changed, and encode their chunks."""
+        found = self.compare(connection, some)
+        known = {id: entry for id, entry in found.known.items() if entry.content_hash == found.hashes[id]}
+        work = Work(found.read, [], found.unchanged, known, found.failed)
+        cut = self._cutter
+        for document in found.changed:
+            stage: Stage = "chunk"
+            try:
+                chunks = cut(document)
+                stage = "write"
+                work.pieces.append(self._encoded(document, found.hashes[document.id], chunks))
+            except Exception as error:
+                self._fail(work.failed, document, stage, error)
+        work.under_way = {piece.document.id: piece.content_hash for piece in work.pieces}
+        self._under_way.update(work.under_way)
+        return work
 
     def embed(self, work: Work) -> None:
         """Give the chunks their vectors; no connection is needed."""
-        texts = [text for piece in work.pieces for text in piece.texts]
-        if not texts:
-            return
-        space, rows = self.target.space, [row for piece in work.pieces for row in piece.batch.rows]
-        vectors = embed_texts(self.embedder, texts)
-        stacked = self.target.kind.stack(vectors, space.dimensions, space.distance, rows)
-        first = 0
-        for piece in work.pieces:
-            piece.batch.vectors = stacked[first : first + len(piece.texts)]
-            first += len(piece.texts)
+
+        def is_at_fault(error: Exception, pieces: Sequence[Piece]) -> bool:
+            return not self.strict and blame.is_texts_fault(error, self.embedder, len(pieces) == 1)
+
+        self._drop(work, "embed", blame.bisected(work.pieces, self._embed, is_at_fault))
 
     def write(self, connection: Connection, work: Work, done: Ingested) -> None:
-        """Write documents whose chunks have their vectors, in one transaction; count what was done.
+        """Write documents whose chunks have their vectors, in one transaction, and record what failed; count it.
 
         In a transaction of the caller's it becomes part of that.
         """
-        if work.pieces:
-            done.chunks += self._replace(connection, work.pieces)
-        for piece in work.pieces:
-            if self._under_way.get(piece.document.id) == piece.content_hash:
-                del self._under_way[piece.document.id]
+
+        def act(pieces: Sequence[Piece]) -> None:
+            if pieces:
+                self._replace(connection, pieces, done)
+
+        def is_at_fault(error: Exception, _: Sequence[Piece]) -> bool:
+            return not self.strict and blame.is_rows_fault(error)
+
+        try:
+            self._drop(work, "write", blame.bisected(work.pieces, act, is_at_fault))
+            self._note_unchanged(connection, work)
+            if work.failed:
+                with connection.transaction():
+                    done.failed += ledger.record(connection, self._collection, work.failed, self.options)
+        except (psycopg.errors.ForeignKeyViolation, psycopg.errors.UndefinedTable) as error:
+            self._raise_if_dropped(connection, error)
+            raise
+        for id, content_hash in work.under_way.items():
+            if self._under_way.get(id) == content_hash:
+                del self._under_way[id]
         done.documents += work.read
-        done.unchanged += work.unchanged
+        done.unchanged += len(work.unchanged)
+
+    @property
+    def _collection(self) -> int:
+        return self.target.space.collection_id
 
     @cached_property
     def _cutter(self) -> Callable[[Document], list[Chunk]]:
@@ -154,6 +274,12 @@ class Ingestion:
     def _model(self) -> str:
         return fingerprint(self.embedder)
 
+    def _fail(self, failed: list[Failed], document: Read, stage: Stage, error: Exception) -> None:
+        """Note that a document failed; raise the error if it is to end the ingestion."""
+        if self.strict:
+            raise error
+        failed.append(Failed(document, stage, blame.reason(error)))
+
     def _content_hash(self, document: Document) -> bytes:
         """Hash all that decides what is written: the text, the fields, the model, the size of chunks."""
         parts = [document.text, document.fields, document.format, self._model, self.chunk_tokens]
@@ -161,48 +287,87 @@ class Ingestion:
         plain = json.loads(json.dumps(parts, default=_hashable))
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()
 
-    def _changed(self, connection: Connection, documents: dict[str, Document], hashes: dict[str, bytes]) -> list[str]:
-        """Return the ids of documents that the ledger has not, or not so."""
-        entries = ledger.entries(connection, self.target.space.collection_id, list(hashes))
-        for id, entry in entries.items():
-            _refuse_namesake(id, entry.source, documents[id].source)
-        known = {id: entry.content_hash for id, entry in entries.items()} | self._under_way
-        return [id for id, content_hash in hashes.items() if known.get(id) != content_hash]
-
-    def _cut(self, document: Document, content_hash: bytes) -> Piece:
-        """Cut a document into chunks, and encode what is known of them before they are embedded."""
-        chunks = self._cutter(document)
+    def _encoded(self, document: Document, content_hash: bytes, chunks: Sequence[Chunk]) -> Piece:
+        """Encode what is known of chunks before they are embedded."""
         settled = dict(zip(document.fields, settle(document.fields.values()), strict=True))
         fields: dict[str, list[object]] = {name: [value] * len(chunks) for name, value in settled.items()}
         fields["document_id"] = [document.id] * len(chunks)
         fields["position"] = list(range(len(chunks)))
         fields["text"] = [chunk.text for chunk in chunks]
-        if any(chunk.metadata for chunk in chunks):
-            fields["metadata"] = [{**(settled.get("metadata") or {}), **chunk.metadata} for chunk in chunks]
+        metadata = settled.get("metadata") or {}
+        if isinstance(metadata, Mapping) and any(chunk.metadata for chunk in chunks):
+            fields["metadata"] = [{**metadata, **chunk.metadata} for chunk in chunks]
         ids = [f"{document.id}#{position}" for position in range(len(chunks))]
         batch = Batch([document.row] * len(chunks), ids, fields, None)
         if chunks:
             batch = replace(binary.encode(batch, self.target.typed), fields={})
         return Piece(document, content_hash, [chunk.embedded for chunk in chunks], batch)
 
-    def _replace(self, connection: Connection, pieces: list[Piece]) -> int:
-        batch = _joined(pieces)
+    def _embed(self, pieces: Sequence[Piece]) -> None:
+        texts = [text for piece in pieces for text in piece.texts]
+        if not texts:
+            return
+        space, rows = self.target.space, [row for piece in pieces for row in piece.batch.rows]
+        vectors = embed_texts(self.embedder, texts)
+        stacked = self.target.kind.stack(vectors, space.dimensions, space.distance, rows)
+        first = 0
+        for piece in pieces:
+            piece.batch.vectors = stacked[first : first + len(piece.texts)]
+            first += len(piece.texts)
 
-        def write() -> None:
-            ledger.enter(
-                connection,
-                self.target.space.collection_id,
-                [(piece.document.id, piece.content_hash, len(piece.batch), piece.document.source) for piece in pieces],
-            )
-            statement = sql.SQL("DELETE FROM {} WHERE document_id = ANY (%s) OR id = ANY (%s)")
-            connection.execute(
-                statement.format(self.target.space.chunks), [[piece.document.id for piece in pieces], batch.ids]
-            )
+    def _replace(self, connection: Connection, pieces: Sequence[Piece], done: Ingested) -> None:
+        """Write documents in the place of what there is of them, but those that somebody else has just written so."""
+        chunks = self.target.space.chunks
+
+        def write() -> tuple[list[Piece], dict[str, int]]:
+            # First of all, as who drops the collection does: what comes later would be a deadlock.
+            connection.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(chunks))
+            entered = [
+                (piece.document.id, piece.content_hash, len(piece.batch), piece.document.source) for piece in pieces
+            ]
+            versions = ledger.enter(connection, self._collection, entered)
+            left = [piece for piece in pieces if piece.document.id in versions]
+            batch = _joined(left)
+            statement = sql.SQL("DELETE FROM {} WHERE document_id = ANY (%s) OR id = ANY (%s)").format(chunks)
+            connection.execute(statement, [list(versions), batch.ids])
             if len(batch):
                 load.insert(connection, self.target, batch)
+            ledger.forget_failures(connection, self._collection, [piece.document.id for piece in pieces])
+            return left, versions
 
-        load.in_transaction(connection, self.target, write)
-        return len(batch)
+        left, versions = load.in_transaction(connection, self.target, write)
+        done.chunks += sum(len(piece.batch) for piece in left)
+        done.unchanged += len(pieces) - len(left)
+        for piece in left:
+            self.written(piece.document, versions[piece.document.id])
+
+    def _note_unchanged(self, connection: Connection, work: Work) -> None:
+        """Note of unchanged documents that they no longer fail, and where they are now."""
+        known = [(document, work.known[document.id]) for document in work.unchanged if document.id in work.known]
+        moved = {
+            document.id: document.source
+            for document, entry in known
+            if document.source is not None and str(document.source) != entry.source
+        }
+        if moved:
+            ledger.move(connection, self._collection, moved)
+        ledger.forget_failures(connection, self._collection, [document.id for document, entry in known if entry.failed])
+
+    def _drop(self, work: Work, stage: Stage, failed: Sequence[tuple[Piece, Exception]]) -> None:
+        """Take pieces that failed off the work."""
+        for piece, error in failed:
+            self._fail(work.failed, piece.document, stage, error)
+        dropped = {piece.document.id for piece, _ in failed}
+        work.pieces = [piece for piece in work.pieces if piece.document.id not in dropped]
+
+    def _raise_if_dropped(self, connection: Connection, error: psycopg.Error) -> None:
+        """Say that the collection was dropped, if it was."""
+        there = connection.execute("SELECT FROM pgvec.collections WHERE id = %s", [self._collection]).fetchone()
+        if there is None:
+            raise CollectionNotFound(
+                f"collection {self.target.space.chunk_table!r} was dropped while documents were ingested into it: "
+                "create it again, and ingest them again"
+            ) from error
 
 
 def _joined(pieces: Sequence[Piece]) -> Batch:
@@ -230,6 +395,10 @@ def _refuse_namesake(id: str, known: str | None, source: Path | None) -> None:
             f"{source} would replace {known}: both are document {id!r} here. Ingest the folder above both, "
             "so that their ids differ, or give records with ids of your own"
         )
+
+
+def _unreadable(document: Unreadable) -> PgvecError:
+    return document.error or ConfigurationError(f"{document.source or document.id}: {document.reason}")
 
 
 def _hashable(value: object) -> object:

@@ -17,22 +17,25 @@ SUFFIXES = (".txt", ".md", ".markdown", ".jsonl")
 _MADE_BY_INGEST = ("vector", "document_id", "position")
 
 
-def documents(source: str | Path | Iterable[Mapping[str, Any]]) -> Iterator[Document]:
-    """Read documents from a file, from a folder with all its sub-folders, or from records with `id` and `text`."""
+def documents(source: str | Path | Iterable[Mapping[str, Any]], *, root: Path | None = None) -> Iterator[Document]:
+    """Read documents from a file, from a folder with all its sub-folders, or from records with `id` and `text`.
+
+    A file gets the id that it has when `root`, a folder above it, is read.
+    """
     if isinstance(source, str | Path):
-        for row, (file, id) in enumerate(files(Path(source))):
+        for row, (file, id) in enumerate(files(Path(source), root)):
             yield from _read_file(file, id, row)
     else:
         for row, record in enumerate(source):
             yield _from_record(record, row)
 
 
-def files(source: Path) -> list[tuple[Path, str]]:
+def files(source: Path, root: Path | None = None) -> list[tuple[Path, str]]:
     """Return the files to read, in a fixed order, with the document id of each."""
     if source.is_file():
         if source.suffix.lower() not in SUFFIXES:
             raise ConfigurationError(f"cannot read {source}: pgvec reads {', '.join(SUFFIXES)}")
-        return [(source, source.name)]
+        return [(source, source.name if root is None else f"{root.name}/{source.relative_to(root).as_posix()}")]
     if not source.is_dir():
         raise ConfigurationError(f"there is no file or folder {source}")
     root = source.resolve()
