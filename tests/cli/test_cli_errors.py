@@ -154,12 +154,18 @@ def test_an_interrupted_ingest_keeps_what_is_done(
         process.send_signal(signal.SIGINT)
         _, complaints = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.fullmatch(r"pgvec: interrupted; [^\n]+\n", complaints), complaints
+    said = re.fullmatch(
+        r"[^\n]+: (\d+) documents, 0 of them unchanged; (\d+) chunks written until it was interrupted\n"
+        r"pgvec: interrupted; [^\n]+ running it again does the rest\n",
+        complaints,
+    )
+    assert said, complaints
     counts = (
         "SELECT (SELECT count(*) FROM docs), (SELECT count(*) FROM docs_dense), (SELECT count(*) FROM pgvec.ledger)"
     )
     chunks, vectors, documents = connection.execute(counts).fetchone() or (0, 0, 0)
     assert 0 < chunks == vectors == documents < 5000
+    assert said.groups() == (str(documents), str(chunks))
     again = run("ingest", "docs", str(tmp_path / "many.jsonl"))
     assert f"5000 documents, {documents} of them unchanged; {5000 - documents} chunks written" in again.err
     assert connection.execute(counts).fetchone() == (5000, 5000, 5000)

@@ -18,7 +18,20 @@ from tests.cli.outcome import Run
 
 COMMANDS = {
     *("demo", "up", "down", "status", "migrate", "psql", "ingest", "search", "delete", "tune", "recall", "profiles"),
-    *("similar", "explain", "calibrate", "eval", "advise", "watch", "log", "doctor", "prewarm"),
+    *(
+        "similar",
+        "explain",
+        "calibrate",
+        "eval",
+        "advise",
+        "watch",
+        "log",
+        "doctor",
+        "prewarm",
+        "sync",
+        "failures",
+        "retry",
+    ),
     *("collection create", "collection list", "collection promote", "collection show", "collection drop"),
     *("collection add-space", "collection drop-space", "collection embed"),
     *("index create", "index plan", "index builds", "index list", "index rebuild", "index drop"),
