@@ -13,7 +13,14 @@ from pgvec_toolkit.cli.output import say, say_pruned
 
 def ingest(
     name: Name,
-    paths: Annotated[list[Path], typer.Argument(help="Files (.txt, .md, .jsonl) or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders: text, HTML, PDF, Office, code, tables.")],
+    id: Annotated[str, typer.Option(help="Column of a table that names its documents; '': number its rows.")] = "id",
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column of a table that is its text; several are joined. [default: text]", show_default=False
+        ),
+    ] = None,
     chunk_tokens: Annotated[
         int | None,
         typer.Option(min=1, help="Largest chunk in tokens. [default: all that the model reads]", show_default=False),
@@ -24,7 +31,7 @@ def ingest(
     target = collection(name, dsn)
     for path in paths:
         began = time.perf_counter()
-        done = target.ingest(path, chunk_tokens=chunk_tokens)
+        done = target.ingest(path, id=id or None, text=text or "text", chunk_tokens=chunk_tokens)
         seconds = time.perf_counter() - began
         say(
             f"{path}: {done.documents} documents, {done.unchanged} of them unchanged; "

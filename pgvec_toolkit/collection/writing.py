@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,16 +55,21 @@ class Writing(CollectionBase):
 
     def ingest(
         self,
-        source: str | Path | Iterable[Mapping[str, Any]],
+        source: Any,
         *,
+        id: str | None = "id",
+        text: str | Sequence[str] = "text",
         chunk_tokens: int | None = None,
         progress: bool | None = None,
     ) -> Ingested:
         """Ingest documents: read, cut into chunks, embed, write; unchanged ones are skipped, changed ones replaced.
 
         Args:
-            source: a .txt, .md or .jsonl file, a folder of them, or records with `id` and `text`. Front matter and
-                other fields of a record become typed columns and metadata of each chunk.
+            source: a file or folder (text, Markdown, source code, HTML, PDF, DOCX, PPTX, XLSX, CSV, TSV, JSON Lines,
+                Parquet, Arrow), a table (Arrow, pandas, polars, `read_sql`), or an iterable of records. Front matter
+                and the other fields of a record become typed columns and metadata of each chunk.
+            id: the field or column that names a document of a table; None: its rows are numbered.
+            text: the field or column of its text, or several that are joined.
             chunk_tokens: largest chunk, in tokens of the embedder; None: all that it reads at once.
             progress: whether to show a bar; None: on a terminal.
 
@@ -72,18 +77,18 @@ class Writing(CollectionBase):
         again does the rest.
         """
         from pgvec_toolkit.ingest.documents import Ingestion
-        from pgvec_toolkit.ingest.read import documents, files
+        from pgvec_toolkit.ingest.read import documents, files, holds_many, strictly
 
         total = None
         if isinstance(source, str | Path):
             found = files(Path(source))
-            total = None if any(path.suffix == ".jsonl" for path, _ in found) else len(found)
+            total = None if any(holds_many(path) for path, _ in found) else len(found)
         ingestion = Ingestion(self._target(), self.embedder, chunk_tokens)
         with (
             self._database.connection() as connection,
             progress_bar(f"ingesting into {self.name}", total, progress) as advance,
         ):
-            return ingestion.run(connection, documents(source), advance)
+            return ingestion.run(connection, strictly(documents(source, id=id, text=text)), advance)
 
     def delete(self, document_ids: Sequence[str | int]) -> int:
         """Delete documents; returns the number of chunks deleted (SQL: `pgvec.delete_documents`)."""
