@@ -24,6 +24,11 @@ ChunkTokens = Annotated[
     int | None,
     typer.Option(min=1, help="Largest chunk in tokens. [default: all that the model reads]", show_default=False),
 ]
+IdColumn = Annotated[str, typer.Option(help="Column of a table that names its documents; '': number its rows.")]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option(help="Column of a table that is its text; several are joined. [default: text]", show_default=False),
+]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Stop at the first document that fails; the exit code is 1 then.")
 ]
@@ -31,7 +36,9 @@ Strict = Annotated[
 
 def ingest(
     name: Name,
-    paths: Annotated[list[Path], typer.Argument(help="Files (.txt, .md, .jsonl) or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders: text, HTML, PDF, Office, code, tables.")],
+    id: IdColumn = "id",
+    text: TextColumns = None,
     chunk_tokens: ChunkTokens = None,
     strict: Strict = False,
     resume: Annotated[
@@ -50,7 +57,7 @@ def ingest(
     for path in paths:
         done = Ingested()
         with _said(f"{path}", done):
-            target.ingest(path, chunk_tokens=chunk_tokens, strict=strict, done=done)
+            target.ingest(path, id=id or None, text=text or "text", chunk_tokens=chunk_tokens, strict=strict, done=done)
         _say_failed(name, done.failed)
 
 
@@ -61,6 +68,8 @@ def sync(
     force: Annotated[
         bool, typer.Option("--force", help="Delete even more than half of the folder's documents, if they are gone.")
     ] = False,
+    id: IdColumn = "id",
+    text: TextColumns = None,
     chunk_tokens: ChunkTokens = None,
     strict: Strict = False,
     dsn: Dsn = None,
@@ -75,7 +84,16 @@ def sync(
     done = Synced()
     target = collection(name, dsn)
     with _said(f"{folder}", done.ingested, done):
-        target.sync(folder, dry_run=dry_run, force=force, chunk_tokens=chunk_tokens, strict=strict, done=done)
+        target.sync(
+            folder,
+            dry_run=dry_run,
+            force=force,
+            id=id or None,
+            text=text or "text",
+            chunk_tokens=chunk_tokens,
+            strict=strict,
+            done=done,
+        )
     if as_json:
         print_json([asdict(change) for change in done.changes])
     elif dry_run:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pgvec_toolkit.collection import Collection
     from pgvec_toolkit.database import Database, connect
     from pgvec_toolkit.embed.base import Embedder
+    from pgvec_toolkit.ingest.read.database import read_sql
     from pgvec_toolkit.rerank.http import HttpReranker
     from pgvec_toolkit.rerank.spec import Rerank
     from pgvec_toolkit.search.hit import Hit
@@ -39,6 +40,7 @@ __all__ = [
     "Rerank",
     "connect",
     "errors",
+    "read_sql",
 ]
 
 # Imported when first used: psycopg and numpy take longer to import than most commands take to run.
@@ -48,6 +50,7 @@ _HOMES = {
     "connect": "pgvec_toolkit.database",
     "Embedder": "pgvec_toolkit.embed.base",
     "Hit": "pgvec_toolkit.search.hit",
+    "read_sql": "pgvec_toolkit.ingest.read.database",
     "HttpReranker": "pgvec_toolkit.rerank.http",
     "Rerank": "pgvec_toolkit.rerank.spec",
 }

@@ -72,12 +72,14 @@ class InvalidRecord(PgvecError):
     Attributes:
         row: position of the row in the input, counted from 0.
         field: the offending field.
+        problem: what is the matter with it.
     """
 
     def __init__(self, row: int, field: str, problem: str) -> None:
         super().__init__(f"row {row}, field {field!r}: {problem}")
         self.row = row
         self.field = field
+        self.problem = problem
 
 
 class FilterError(PgvecError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,10 @@ class Ingesting(CollectionBase):
 
     def ingest(
         self,
-        source: str | Path | Iterable[Mapping[str, Any]],
+        source: Any,
         *,
+        id: str | None = "id",
+        text: str | Sequence[str] = "text",
         chunk_tokens: int | None = None,
         strict: bool = False,
         progress: bool | None = None,
@@ -32,8 +34,11 @@ class Ingesting(CollectionBase):
         """Ingest documents: read, cut into chunks, embed, write; unchanged ones are skipped, changed ones replaced.
 
         Args:
-            source: a .txt, .md or .jsonl file, a folder of them, or records with `id` and `text`. Front matter and
-                other fields of a record become typed columns and metadata of each chunk.
+            source: a file or folder (text, Markdown, source code, HTML, PDF, DOCX, PPTX, XLSX, CSV, TSV, JSON Lines,
+                Parquet, Arrow), a table (Arrow, pandas, polars, `read_sql`), or an iterable of records. Front matter
+                and the other fields of a record become typed columns and metadata of each chunk.
+            id: the field or column that names a document of a table; None: its rows are numbered.
+            text: the field or column of its text, or several that are joined.
             chunk_tokens: largest chunk, in tokens of the embedder; None: all that it reads at once.
             strict: whether the first document that fails ends it. If not, the document keeps the chunks it had, is
                 listed in `Ingested.failed` and by `failures`, and the others go on.
@@ -49,12 +54,13 @@ class Ingesting(CollectionBase):
         """
         from pgvec_toolkit.ingest.read import documents
 
-        ingestion = self._ingestion({"chunk_tokens": chunk_tokens}, strict)
+        columns = {"id": id, "text": text}
+        ingestion = self._ingestion({"chunk_tokens": chunk_tokens, "read": columns}, strict)
         with (
             self._database.connection() as connection,
             progress_bar(f"ingesting into {self.name}", _count(source, progress), progress) as advance,
         ):
-            return ingestion.run(connection, documents(source), advance, done)
+            return ingestion.run(connection, documents(source, id=id, text=text), advance, done)
 
     def sync(
         self,
@@ -62,6 +68,8 @@ class Ingesting(CollectionBase):
         *,
         dry_run: bool = False,
         force: bool = False,
+        id: str | None = "id",
+        text: str | Sequence[str] = "text",
         chunk_tokens: int | None = None,
         strict: bool = False,
         progress: bool | None = None,
@@ -75,6 +83,8 @@ class Ingesting(CollectionBase):
             folder: that was, or would be, given to `ingest`.
             dry_run: whether only to tell what would be done (`Synced.changes`), and write nothing.
             force: whether more than half of the folder's documents, if they are ten or more, may be deleted.
+            id: as `ingest` takes it.
+            text: as `ingest` takes it.
             chunk_tokens: as `ingest` takes it.
             strict: as `ingest` takes it; nothing is deleted after a failure.
             progress: whether to show a bar; None: on a terminal.
@@ -87,7 +97,8 @@ class Ingesting(CollectionBase):
         from pgvec_toolkit.ingest.read import documents
 
         root = sync.folder_of(folder)
-        ingestion = self._ingestion({"chunk_tokens": chunk_tokens}, strict)
+        columns = {"id": id, "text": text}
+        ingestion = self._ingestion({"chunk_tokens": chunk_tokens, "read": columns}, strict)
         synchronisation = sync.Synchronisation(ingestion, self.name, root, force)
         done = sync.Synced() if done is None else done
         done.dry_run = dry_run
@@ -97,7 +108,7 @@ class Ingesting(CollectionBase):
             progress_bar(f"{doing} {self.name}", _count(root, progress), progress) as advance,
         ):
             step = synchronisation.plan if dry_run else synchronisation.run
-            return step(connection, documents(root), advance, done)
+            return step(connection, documents(root, id=id, text=text), advance, done)
 
     def failures(self) -> list[Failure]:
         """Return the documents that could not be ingested, in order of their ids (SQL: `pgvec.failed_documents`)."""

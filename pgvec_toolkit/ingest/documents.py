@@ -27,6 +27,7 @@ from pgvec_toolkit.ingest.batch import Batch, identifier, settle
 from pgvec_toolkit.ingest.chunk import chunker
 from pgvec_toolkit.ingest.document import Chunk, Document, Unreadable
 from pgvec_toolkit.ingest.ledger import Entry, Failed, Failure, Stage
+from pgvec_toolkit.ingest.sources import file_id
 from pgvec_toolkit.pool import Connection
 
 DOCUMENTS_AT_ONCE = 16  # are embedded and committed together: what an interruption can cost
@@ -278,7 +279,8 @@ class Ingestion:
         """Note that a document failed; raise the error if it is to end the ingestion."""
         if self.strict:
             raise error
-        failed.append(Failed(document, stage, blame.reason(error)))
+        reason = document.reason if isinstance(document, Unreadable) else blame.reason(error)
+        failed.append(Failed(document, stage, reason))
 
     def _content_hash(self, document: Document) -> bytes:
         """Hash all that decides what is written: the text, the fields, the model, the size of chunks."""
@@ -389,8 +391,13 @@ def _joined(pieces: Sequence[Piece]) -> Batch:
 
 
 def _refuse_namesake(id: str, known: str | None, source: Path | None) -> None:
-    """Refuse to let one file replace another that is still there; one that has moved is the same document."""
-    if known is not None and source is not None and Path(known) != source and Path(known).exists():
+    """Refuse to let one file replace another that is still there; one that has moved is the same document.
+
+    So is a record with an id of its own that comes from another file.
+    """
+    if known is None or source is None or str(source) == known or file_id(id, source) is None:
+        return
+    if Path(known).exists() and not (source.exists() and source.samefile(known)):
         raise ConfigurationError(
             f"{source} would replace {known}: both are document {id!r} here. Ingest the folder above both, "
             "so that their ids differ, or give records with ids of your own"

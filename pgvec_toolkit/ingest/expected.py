@@ -14,12 +14,15 @@ def expected(source: Any) -> int | None:
     from pgvec_toolkit.ingest.read import files
 
     if not isinstance(source, str | Path):
-        return len(source) if isinstance(source, list | tuple) else None
+        rows = getattr(source, "num_rows", None)  # of an Arrow table
+        return len(source) if isinstance(source, list | tuple) or hasattr(source, "columns") else rows
     counts = [_in_file(path) for path, _ in files(Path(source))]
     return None if None in counts else sum(count for count in counts if count is not None)
 
 
 def _in_file(path: Path) -> int | None:
+    from pgvec_toolkit.ingest.read import holds_many
+
     suffix = path.suffix.lower()
     try:
         if suffix in _A_LINE_EACH:
@@ -30,7 +33,7 @@ def _in_file(path: Path) -> int | None:
             return int(read_metadata(path).num_rows)
     except (ImportError, OSError, ValueError):
         return None  # reading it will say why
-    return None if suffix in (".arrow", ".feather") else 1
+    return None if holds_many(path) else 1
 
 
 def _lines(path: Path) -> int:

@@ -163,7 +163,7 @@ def record(
     latest = {_storable_id(one.document.id): one for one in failed}
     recorded = []
     for id, one in sorted(latest.items()):
-        source = None if one.document.source is None else _storable(str(one.document.source.resolve()))
+        source = None if one.document.source is None else _storable(str(one.document.source))
         row = connection.execute(
             "INSERT INTO pgvec.failures AS f (collection_id, document_id, source, stage, error, payload, options)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s)"

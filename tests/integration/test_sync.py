@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -16,6 +17,7 @@ from psycopg.conninfo import make_conninfo
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError
+from pgvec_toolkit.ingest.documents import Ingested
 from tests.words import WordEmbedder
 
 
@@ -192,6 +194,64 @@ def test_what_fails_keeps_what_it_had(docs: Collection, connection: psycopg.Conn
     docs.sync(folder)
     assert docs.failures() == []
     assert there(connection) == in_folder(folder)
+
+
+def test_records_of_files(docs: Collection, connection: psycopg.Connection, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    lines = [json.dumps({"id": f"r{number}", "text": f"Record {number}."}) for number in range(4)]
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    (folder / "b.csv").write_text("id,text\nx,Text of x.\ny,Text of y.\n")
+    assert docs.sync(folder).added == 6
+    (folder / "a.jsonl").write_text("\n".join([lines[0], "{broken", lines[3]]))
+    (folder / "b.csv").write_text("id,text\ny,Text of y.\n")
+    done = docs.sync(folder)  # of the broken line it is not known which record it was
+    assert [(change.document_id, change.action) for change in done.changes] == [
+        ("data/a.jsonl:2", "fail"),
+        ("x", "delete"),
+    ]
+    assert set(there(connection)) == {"r0", "r1", "r2", "r3", "y"}
+    assert "is no longer in its file" in done.changes[1].reason
+    (folder / "a.jsonl").write_text("\n".join([lines[0], lines[2], lines[3]]))
+    assert docs.retry() == Ingested(documents=3, unchanged=3)
+    assert docs.failures() == []
+    (folder / "a.jsonl").rename(folder / "c.jsonl")  # the same records elsewhere are the same documents
+    assert [change.document_id for change in docs.sync(folder).changes] == ["r1"]
+    assert set(there(connection)) == {"r0", "r2", "r3", "y"}
+
+
+def test_what_cannot_be_read_keeps_what_it_had(
+    docs: Collection, connection: psycopg.Connection, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "link.txt").symlink_to(folder.parent / "target")
+    (folder.parent / "target").write_text("Linked.")
+    docs.sync(folder)
+    before = there(connection)
+    assert before["handbook/link.txt"] == "Linked."
+    (folder / "a.txt").write_bytes(b"\xff\xfe\xff")
+    (folder.parent / "target").unlink()
+    listed = os.scandir
+
+    def closed(path: Any) -> Any:
+        if Path(path).name == "deep":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", closed)  # to root, no folder is closed
+    done = docs.sync(folder)
+    assert sorted((one.document_id, one.stage) for one in done.failed) == [
+        ("handbook/a.txt", "read"),
+        ("handbook/deep", "read"),
+        ("handbook/link.txt", "read"),
+    ]
+    assert there(connection) == before
+    assert [one.attempts for one in docs.retry().failed] == [2, 2, 2]
+    monkeypatch.undo()
+    (folder / "a.txt").write_text(before["handbook/a.txt"])
+    assert docs.retry(["handbook/a.txt", "handbook/deep"]) == Ingested(documents=2, unchanged=2)
+    (folder / "link.txt").unlink()
+    assert [change.document_id for change in docs.sync(folder).changes] == ["handbook/link.txt"]
+    assert docs.failures() == []
 
 
 def test_a_folder_that_has_moved(docs: Collection, connection: psycopg.Connection, folder: Path) -> None:
