@@ -116,8 +116,8 @@ def test_what_is_wrong_with_a_table_is_told(read: Read, content: str | bytes, pr
 def test_columns_are_named(read: Read) -> None:
     content = "sku,title,body,id\n1,T,B,x\n2,,B,\n3,,,z\n"
     one, two, three = read("a.csv", content, id="sku", text=["title", "body"])
-    assert one == Document(0, "1", "T\n\nB", {"metadata": {"id": "x"}})
-    assert two == Document(1, "2", "B", {})
+    assert one == Document(0, "1", "T\n\nB", {"title": "T", "metadata": {"id": "x"}})
+    assert two == Document(1, "2", "B", {"title": ""})
     assert isinstance(three, Unreadable)
     assert three.reason == "line 4: field 'title': is missing, as are 'body'"
 

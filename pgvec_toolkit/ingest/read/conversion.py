@@ -96,33 +96,28 @@ def _unwrapped(text: str) -> str:
 
 
 def _docx(path: Path) -> Converted:
-    from markitdown.converters import DocxConverter
-
     title = _title(path)
-    return _without_pictures(_markdown(DocxConverter(), path)[0]), {"title": title}
+    return _without_pictures(_markdown("DocxConverter", path)[0]), {"title": title}
 
 
 def _pptx(path: Path) -> Converted:
-    from markitdown.converters import PptxConverter
-
     title = _title(path)
-    text = re.sub(r"<!-- Slide number: \d+ -->\n?", "", _markdown(PptxConverter(), path)[0])
+    text = re.sub(r"<!-- Slide number: \d+ -->\n?", "", _markdown("PptxConverter", path)[0])
     return _without_pictures(text), {"title": title}
 
 
 def _html(path: Path) -> Converted:
-    from markitdown.converters import HtmlConverter
-
-    text, title = _markdown(HtmlConverter(), path)
+    text, title = _markdown("HtmlConverter", path)
     return text, {"title": _line(title)}
 
 
-def _markdown(converter: Any, path: Path) -> tuple[str, str | None]:
-    from markitdown import MissingDependencyException, StreamInfo
+def _markdown(converter: str, path: Path) -> tuple[str, str | None]:
+    # Not MarkItDown itself: of what is broken it makes a text file, if it finds nothing better.
+    from markitdown import MissingDependencyException, StreamInfo, converters
 
     with path.open("rb") as file:
         try:
-            result = converter.convert(file, StreamInfo(extension=path.suffix.lower()))
+            result = getattr(converters, converter)().convert(file, StreamInfo(extension=path.suffix.lower()))
         except MissingDependencyException as error:
             raise ImportError(name=f"markitdown[{path.suffix[1:].lower()}]") from error
     return result.markdown, result.title

@@ -102,7 +102,7 @@ def _id(fields: dict[str, Any], origin: Origin, number: int) -> str:
 
 
 def _text(fields: dict[str, Any], names: tuple[str, ...]) -> str:
-    """Take the text out of the fields; of several, those that there are, as paragraphs."""
+    """Take the text out of the fields; of several, those that there are, as paragraphs, and leave the title."""
     if len(names) == 1:
         (name,) = names
         text = fields.pop(name, None)
@@ -112,6 +112,8 @@ def _text(fields: dict[str, Any], names: tuple[str, ...]) -> str:
         parts = {name: fields.pop(name, None) for name in names}
         name = next(iter(parts))
         text = "\n\n".join(str(part) for part in parts.values() if part is not None and part != "")
+        if "title" in parts:  # what later chunks are to be embedded with, too
+            fields["title"] = parts["title"]
         if not text:
             raise InvalidRecord(0, name, f"is missing, as are {', '.join(map(repr, names[1:]))}")
     if problem := unstorable(text):
