@@ -238,11 +238,11 @@ def test_ids_of_databases_are_texts(id: Any) -> None:
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
 def test_memory_stays_flat(tmp_path: Path, name: str) -> None:
-    rows, text = 2000, "x" * 5000
+    rows, text = 1000, "x" * 5000
     path = tmp_path / name
     if name == "a.parquet":
         table = pa.table({"id": range(rows), "text": [f"{number}{text}" for number in range(rows)]})
-        parquet.write_table(table, path, row_group_size=500)
+        parquet.write_table(table, path, row_group_size=250)
     else:
         lines = (
             f'{{"id": {number}, "text": "{text}"}}' if "j" in name else f"{number},{text}" for number in range(rows)
