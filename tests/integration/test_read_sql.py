@@ -75,7 +75,7 @@ def test_what_another_database_says_is_passed_on(sql: str, database: str, error:
 
 
 def test_another_postgres_is_only_read(dsn: str) -> None:
-    for sql in ("SELECT nothing", "DROP SCHEMA pgvec CASCADE", "SELECT pgvec.drop_collection('docs')"):
+    for sql in ("SELECT nothing", "DROP SCHEMA pgvec CASCADE", "SELECT pgvec.create_collection('docs', 3)"):
         with pytest.raises(ConfigurationError, match="the database that is read from says"):
             list(pgvec.read_sql(sql, dsn))
 
