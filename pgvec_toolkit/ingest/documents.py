@@ -20,7 +20,8 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
-from pgvec_toolkit.embed.base import Embedder, embed_texts, fingerprint, pruned
+from pgvec_toolkit.embed.base import Embedder, fingerprint, pruned
+from pgvec_toolkit.embed.texts import embed_texts
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, EmbedderUnavailable, PgvecError
 from pgvec_toolkit.ingest import binary, blame, ledger, load
 from pgvec_toolkit.ingest.batch import Batch, identifier, settle
