@@ -28,7 +28,8 @@ class Embedder(Protocol):
     It may have more, which the functions below ask for: `details`, what else changes a vector; `max_tokens` and
     `tokenizer`, by which chunks are cut; `type` and `distance`, "sparsevec" and "inner_product" if its vectors are
     sparse: then both methods return `pgvector.SparseVector`, the first one a list of them; `pruned`, what these lost
-    so far, and `terms(vector)`, the words that a sparse vector stands for, with their weights.
+    so far, and `terms(vector)`, the words that a sparse vector stands for, with their weights; `cached`, true if a
+    database is to keep its vectors: `details` must then tell all that changes one.
     """
 
     @property
@@ -129,16 +130,16 @@ def with_terms(explained: str, embedder: Embedder, dimensions: int) -> str:
     return re.sub(r"^(Hit \d, .*: )(\d+ \(.*\).*)$", line, explained, flags=re.MULTILINE)
 
 
+def is_cached(embedder: Embedder) -> bool:
+    """Return whether the embedder's document vectors are kept in the cache of the database that they are for."""
+    return bool(getattr(embedder, "cached", False))
+
+
 def fingerprint(embedder: Embedder) -> str:
     """Return a hash over all that changes a vector: vectors of different fingerprints cannot be compared."""
     details: dict[str, Any] = {"name": embedder.name, "dimensions": embedder.dimensions}
     details |= getattr(embedder, "details", {})
     return hashlib.sha256(json.dumps(details, sort_keys=True).encode()).hexdigest()
-
-
-def embed_texts(embedder: Embedder, texts: Sequence[str]) -> Any:
-    """Return the vectors of some texts, as `checked` returns them."""
-    return checked(embedder.embed_documents(texts), (len(texts), embedder.dimensions), embedder)
 
 
 def checked(vectors: Any, shape: tuple[int, ...], embedder: Embedder) -> Any:

@@ -20,7 +20,7 @@ class SentenceTransformerEmbedder(Model):
 
     Args:
         name: of the model, or the path of a folder that holds it.
-        batch_size: texts that are embedded at once.
+        batch_size: texts that are embedded at once, at most; on a CPU fewer long ones.
         query_prompt: put before queries; None: the model's own, or that of its family (see prompts.py).
         document_prompt: put before documents; likewise.
     """
@@ -39,11 +39,16 @@ class SentenceTransformerEmbedder(Model):
         return {**super().details, "normalized": True}
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return vectors of shape (len(texts), dimensions); the model batches texts by length itself."""
-        vectors = self._model.encode_document(
-            list(texts), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
-        )
-        return np.asarray(vectors, dtype=np.float32)
+        """Return vectors of shape (len(texts), dimensions)."""
+
+        def embed(some: list[str]) -> NDArray[Any]:
+            vectors: NDArray[Any] = self._model.encode_document(
+                some, batch_size=len(some), normalize_embeddings=True, show_progress_bar=False
+            )
+            return vectors
+
+        found = self._in_batches(embed, texts)
+        return np.asarray(found, dtype=np.float32).reshape(len(texts), self.dimensions)
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
         """Return a vector of shape (dimensions,), made with the model's query prompt if it has one."""

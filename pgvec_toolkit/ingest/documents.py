@@ -11,16 +11,17 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import psycopg
 from psycopg import sql
 
-from pgvec_toolkit.embed.base import Embedder, embed_texts, fingerprint, pruned
+from pgvec_toolkit.embed.base import Embedder, fingerprint, pruned
+from pgvec_toolkit.embed.texts import TextCounts, embed_texts
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, EmbedderUnavailable, PgvecError
 from pgvec_toolkit.ingest import binary, blame, ledger, load
 from pgvec_toolkit.ingest.batch import Batch, identifier, settle
@@ -28,9 +29,10 @@ from pgvec_toolkit.ingest.chunk import chunker
 from pgvec_toolkit.ingest.document import Chunk, Document, Unreadable
 from pgvec_toolkit.ingest.ledger import Entry, Failed, Failure, Stage
 from pgvec_toolkit.ingest.sources import file_id
+from pgvec_toolkit.ingest.window import Window
 from pgvec_toolkit.pool import Connection
 
-DOCUMENTS_AT_ONCE = 16  # are embedded and committed together: what an interruption can cost
+DOCUMENTS_AT_ONCE = 16  # are committed together; of how many texts are embedded together, see window.py
 Read = Document | Unreadable
 
 
@@ -117,6 +119,7 @@ class Work:
         known: what the ledger has of these, by id.
         failed: those that failed so far.
         under_way: content hashes of what was prepared, by id.
+        counts: how texts became vectors, here or in other work that was embedded at once with this.
     """
 
     read: int = 0
@@ -125,6 +128,7 @@ class Work:
     known: dict[str, Entry] = field(default_factory=dict)
     failed: list[Failed] = field(default_factory=list)
     under_way: dict[str, bytes] = field(default_factory=dict)
+    counts: TextCounts = field(default_factory=TextCounts)
 
     @property
     def texts(self) -> int:
@@ -181,12 +185,27 @@ class Ingestion:
     def _run(
         self, connection: Connection, documents: Iterable[Read], advance: Callable[[float], None], done: Ingested
     ) -> None:
-        source = iter(documents)
-        while some := list(itertools.islice(source, DOCUMENTS_AT_ONCE)):
-            work = self.prepare(connection, some)
-            self.embed(work)
-            self.write(connection, work, done)
-            advance(len(some))
+        window = Window()
+        for works in self._prepared(connection, documents, window):
+            with window.timed(works):
+                self.embed(*works, cache=connection)
+            for work in works:
+                self.write(connection, work, done)
+                advance(work.read)
+
+    def _prepared(self, connection: Connection, documents: Iterable[Read], window: Window) -> Iterator[list[Work]]:
+        """Yield what is embedded at once: as much as the window takes, in parts that are written each by itself."""
+        source, works = iter(documents), list[Work]()
+        try:
+            while some := list(itertools.islice(source, DOCUMENTS_AT_ONCE)):
+                works.append(self.prepare(connection, some))
+                if window.is_full(works):
+                    yield works
+                    works = []
+        except Exception:
+            yield works  # what came before the failure is not at fault
+            raise
+        yield works
 
     def compare(self, connection: Connection, some: Sequence[Read]) -> Compared:
         """Hash documents, and ask the ledger which of them have changed: one question, outside of any transaction."""
@@ -227,13 +246,25 @@ class Ingestion:
         self._under_way.update(work.under_way)
         return work
 
-    def embed(self, work: Work) -> None:
-        """Give the chunks their vectors; no connection is needed."""
+    def embed(self, *works: Work, cache: Connection | None = None) -> None:
+        """Give the chunks their vectors: the more at once, the faster.
+
+        Args:
+            works: that were prepared.
+            cache: to the database whose cache of embeddings is asked; None: no cache.
+        """
+        counts = TextCounts()
 
         def is_at_fault(error: Exception, pieces: Sequence[Piece]) -> bool:
             return not self.strict and blame.is_texts_fault(error, self.embedder, len(pieces) == 1)
 
-        self._drop(work, "embed", blame.bisected(work.pieces, self._embed, is_at_fault))
+        pieces = [piece for work in works for piece in work.pieces]
+        failed = blame.bisected(pieces, partial(self._embed, cache=cache, counts=counts), is_at_fault)
+        at_fault = {id(piece): error for piece, error in failed}
+        for work in works:
+            self._drop(work, "embed", [(piece, at_fault[id(piece)]) for piece in work.pieces if id(piece) in at_fault])
+        if works:
+            works[0].counts = counts
 
     def write(self, connection: Connection, work: Work, done: Ingested) -> None:
         """Write documents whose chunks have their vectors, in one transaction, and record what failed; count it.
@@ -261,6 +292,8 @@ class Ingestion:
             if self._under_way.get(id) == content_hash:
                 del self._under_way[id]
         done.documents += work.read
+        done.cached += work.counts.cached
+        done.duplicates += work.counts.duplicates
         done.unchanged += len(work.unchanged)
 
     @property
@@ -305,12 +338,12 @@ class Ingestion:
             batch = replace(binary.encode(batch, self.target.typed), fields={})
         return Piece(document, content_hash, [chunk.embedded for chunk in chunks], batch)
 
-    def _embed(self, pieces: Sequence[Piece]) -> None:
+    def _embed(self, pieces: Sequence[Piece], cache: Connection | None, counts: TextCounts) -> None:
         texts = [text for piece in pieces for text in piece.texts]
         if not texts:
             return
         space, rows = self.target.space, [row for piece in pieces for row in piece.batch.rows]
-        vectors = embed_texts(self.embedder, texts)
+        vectors = embed_texts(self.embedder, texts, cache, counts)
         stacked = self.target.kind.stack(vectors, space.dimensions, space.distance, rows)
         first = 0
         for piece in pieces:

@@ -11,7 +11,8 @@ from typing import Any
 
 from psycopg import sql
 
-from pgvec_toolkit.embed.base import Embedder, embed_texts
+from pgvec_toolkit.embed.base import Embedder
+from pgvec_toolkit.embed.texts import embed_texts
 from pgvec_toolkit.ingest import load
 from pgvec_toolkit.ingest.batch import Batch, Records, batch_of, cut
 from pgvec_toolkit.ingest.binary import encode
@@ -79,11 +80,11 @@ class Upsertion:
             else:
                 to_embed.append(row)
         parts = [batch.take(kept)] if kept else []
-        return [*parts, self._embedded(batch.take(to_embed))] if to_embed else parts
+        return [*parts, self._embedded(connection, batch.take(to_embed))] if to_embed else parts
 
-    def _embedded(self, batch: Batch) -> Batch:
+    def _embedded(self, connection: Connection, batch: Batch) -> Batch:
         space, embedder = self.target.space, self.embedder()
-        vectors = embed_texts(embedder, list(batch.fields["text"]))
+        vectors = embed_texts(embedder, list(batch.fields["text"]), connection)
         batch.vectors = self.target.kind.stack(vectors, space.dimensions, space.distance, batch.rows)
         return batch
 

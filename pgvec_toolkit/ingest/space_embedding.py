@@ -12,6 +12,7 @@ from psycopg import sql
 
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import Embedder
+from pgvec_toolkit.embed.texts import embed_texts
 from pgvec_toolkit.errors import EmbeddingError, InvalidRecord
 from pgvec_toolkit.ingest import load
 from pgvec_toolkit.ingest.load import Target
@@ -67,7 +68,7 @@ def embed_missing(connection: Connection, space: Space, embedder: Embedder, adva
 
 def _embed(connection: Connection, target: Target, embedder: Embedder, rows: Sequence[tuple[Any, ...]]) -> int:
     space = target.space
-    vectors = embedding.embed_texts(embedder, [text for _, _, text in rows])
+    vectors = embed_texts(embedder, [text for _, _, text in rows], connection)
     try:
         stacked = target.kind.stack(vectors, space.dimensions, space.distance, 0)
         return _write(connection, target, rows, stacked)

@@ -210,13 +210,13 @@ def test_an_embedder_that_is_down_ends_it_and_the_next_run_goes_on(
             raise error
 
     embedder.refuse = down_in_the_second_batch
-    records = [{"id": number, "text": f"text {number}"} for number in range(40)]
-    with pytest.raises(type(error), match="16 documents" if isinstance(error, EmbeddingError) else "refused"):
+    records = [{"id": number, "text": f"text {number}"} for number in range(100)]
+    with pytest.raises(type(error), match="64 documents" if isinstance(error, EmbeddingError) else "refused"):
         docs.ingest(records)
-    assert len(there(connection)) == 16
+    assert len(there(connection)) == 64
     assert docs.failures() == []
     done = docs.ingest(records)
-    assert (done.unchanged, done.chunks) == (16, 24)
+    assert (done.unchanged, done.chunks) == (64, 36)
 
 
 def test_strict_ends_at_the_first_and_records_nothing(docs: Collection, embedder: Choosy) -> None:

@@ -24,10 +24,10 @@ DOCUMENTS, ROWS, KILLS = 60, 3000, 5
 COMMON = """
 import sys
 from pgvec_toolkit.database import Database
-from pgvec_toolkit.ingest import documents
+from pgvec_toolkit.ingest import documents, window
 from tests.words import WordEmbedder
 
-documents.DOCUMENTS_AT_ONCE = 4
+documents.DOCUMENTS_AT_ONCE = window._LEAST = window._MOST = 4
 
 class Talking(WordEmbedder):
     def embed_documents(self, texts):
