@@ -25,6 +25,7 @@ from pgvec_toolkit.cli import (
     server,
     tuning,
     watching,
+    worker,
 )
 
 _INTERRUPTED = 130
@@ -48,6 +49,7 @@ tuning.add_to(app)
 advise.add_to(app)
 watching.add_to(app)
 evaluate.add_to(app)
+worker.add_to(app)
 doctor.add_to(app)
 
 
