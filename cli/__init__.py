@@ -26,6 +26,7 @@ from pgvec_toolkit.cli import (
     server,
     tuning,
     watching,
+    worker,
 )
 
 _INTERRUPTED = 130
@@ -50,6 +51,7 @@ advise.add_to(app)
 watching.add_to(app)
 evaluate.add_to(app)
 models.add_to(app)
+worker.add_to(app)
 doctor.add_to(app)
 
 

@@ -13,12 +13,14 @@ from pgvec_toolkit.pool import Pool, translated_errors
 from pgvec_toolkit.schema import migrate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pgvec_toolkit.collection import Collection
     from pgvec_toolkit.embed.base import Embedder
     from pgvec_toolkit.embed.registry import RegisteredModel
     from pgvec_toolkit.watch.doctor import Finding, Mended
+    from pgvec_toolkit.worker.attachment import Lag
+    from pgvec_toolkit.worker.follower import Worked
 
 
 class Database(Pool):
@@ -97,6 +99,106 @@ class Database(Pool):
         from pgvec_toolkit.embed import registry
 
         return registry.models(self)
+
+    def attach(
+        self,
+        relation: str,
+        text: str,
+        *,
+        collection: str | None = None,
+        columns: Sequence[str] = (),
+        embedder: Embedder | str | None = None,
+        chunking: Mapping[str, object] | None = None,
+        type: str | None = None,
+        distance: str | None = None,
+        language: str = "english",
+        schema: str | None = None,
+    ) -> Collection:
+        """Make the rows of a table the documents of a collection, and keep them so (SQL: `pgvec.attach`).
+
+        Triggers note what changes; `work`, or `pgvec worker`, embeds it. Called again it changes these.
+
+        Args:
+            relation: the table, one of the caller's own with a primary key, which names the documents.
+            text: what is searched, an SQL expression over a row; a row where it is NULL is not found.
+            collection: its name, <relation>_search unless told; created if there is none.
+            columns: of the table, copied to be filtered by; where only these change, nothing is embedded.
+            embedder: as `create_collection` takes it.
+            chunking: how texts are cut: {"chunk_tokens": 200}, and "format": "markdown".
+            type: of the vectors, as `create_collection` takes it.
+            distance: as `create_collection` takes it.
+            language: text search configuration of the collection.
+            schema: where the collection's tables are created; None: beside the table.
+        """
+        from pgvec_toolkit.collection import Collection
+        from pgvec_toolkit.worker import attachment
+
+        name = attachment.attach(
+            self,
+            relation,
+            text,
+            collection=collection,
+            columns=columns,
+            embedder=embedder,
+            chunking=chunking or {},
+            type=type,
+            distance=distance,
+            language=language,
+            schema=schema,
+        )
+        return Collection.open(self, name, embedder=embedder)
+
+    def detach(self, name: str, *, drop: bool = False) -> str:
+        """Let a collection follow its table no longer; returns its name (SQL: `pgvec.detach`).
+
+        Args:
+            name: of the collection, or of the table.
+            drop: whether the collection is dropped, too.
+        """
+        from pgvec_toolkit.worker import attachment
+
+        return attachment.detach(self, name, drop=drop)
+
+    def attachments(self) -> list[Lag]:
+        """Return which collections follow tables, and how far they are behind (SQL: `pgvec.queue_lag`)."""
+        from pgvec_toolkit.worker import attachment
+
+        return attachment.lag(self)
+
+    def requeue(self, name: str, *, everything: bool = False) -> int:
+        """Have documents of an attached table that failed tried again; returns how many (SQL: `pgvec.requeue`).
+
+        Args:
+            name: of the collection, or of the table.
+            everything: whether all its documents are compared with the table, too.
+        """
+        from pgvec_toolkit.worker import attachment
+
+        return attachment.requeue(self, name, everything=everything)
+
+    def work(
+        self,
+        collections: Sequence[str] | None = None,
+        *,
+        batch: int = 64,
+        once: bool = True,
+        embedder: Embedder | None = None,
+    ) -> Worked:
+        """Embed what has changed in attached tables (shell: `pgvec worker`). Any number may do so at once.
+
+        Args:
+            collections: that are brought up to their tables; None: all that follow one.
+            batch: documents that are claimed, embedded and committed together.
+            once: whether to return when nothing is left to do now; else it goes on until interrupted.
+            embedder: for collections whose model cannot be loaded by name.
+        """
+        from pgvec_toolkit.worker.worker import Worker
+
+        worker = Worker(self, collections, batch=batch, embedder=embedder)
+        try:
+            return worker.run(once=once)
+        finally:
+            worker.close()
 
     def explain_sql(self, statement: str) -> str:
         """Return the plan of a statement, and which vector index it uses, or why none (SQL: `pgvec.explain_sql`)."""

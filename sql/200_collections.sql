@@ -111,6 +111,7 @@ BEGIN
         RETURN false;
     END IF;
     dropped := pgvec._collection(name);
+    PERFORM pgvec._detach(a.id) FROM pgvec.attachments a WHERE a.collection_id = dropped.id;
     PERFORM pgvec.drop_keyword_index(name), pgvec.drop_history(name);
     FOR space IN SELECT s.table_name FROM pgvec.vector_spaces s WHERE s.collection_id = dropped.id LOOP
         EXECUTE format('DROP TABLE IF EXISTS %I.%I', dropped.schema_name, space.table_name);

@@ -16,7 +16,7 @@ BEGIN
     EXECUTE format('SELECT ''[1]''::%I.vector', pgvec._vector_schema());
     FOREACH topic IN ARRAY ARRAY['server', 'extension', 'build_memory', 'memory', 'planner', 'forced', 'autovacuum',
                                  'lost', 'scratch', 'unreadable', 'leftovers', 'several', 'unusable', 'missing', 'lists', 'unused', 'untuned', 'outgrown',
-                                 'columns', 'filters', 'dead', 'swollen', 'stale', 'cold', 'recall', 'keywords', 'vectorless'] LOOP
+                                 'columns', 'filters', 'dead', 'swollen', 'stale', 'cold', 'recall', 'keywords', 'vectorless', 'attached'] LOOP
         BEGIN
             EXECUTE format('SELECT jsonb_agg(h) FROM pgvec.%I() h', '_health_' || topic) INTO more;
             found := found || coalesce(more, '[]');

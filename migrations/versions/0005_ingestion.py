@@ -72,7 +72,59 @@ COMMENT ON TABLE pgvec.embedding_cache_limit IS
 'How many vectors pgvec.embedding_cache keeps; 0: it is off. One row, set by pgvec.cache_embeddings.';
 """
 
-LIVE_TABLES = ""
+LIVE_TABLES = """
+CREATE TABLE pgvec.attachments (
+    id              integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    collection_id   integer NOT NULL UNIQUE REFERENCES pgvec.collections ON DELETE CASCADE,
+    relation        regclass NOT NULL,
+    relation_name   text NOT NULL,
+    routines_schema text NOT NULL,
+    text_sql        text NOT NULL,
+    columns         text[] NOT NULL DEFAULT '{}',
+    chunking        jsonb NOT NULL DEFAULT '{}',
+    model           text,
+    backfill_after  text DEFAULT '',
+    error           text,
+    error_at        timestamptz,
+    rate            double precision NOT NULL DEFAULT 0,
+    rate_at         timestamptz NOT NULL DEFAULT now(),
+    attached_at     timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE pgvec.attachments IS
+'Tables of users whose rows are documents of a collection. text_sql: what is embedded, an expression over the row;
+columns: what is copied; model: what workers load if the space names none yet; backfill_after: the document after which
+rows that were there before are still to be queued, null if none; error: why no worker can go on; rate: documents a
+minute, decaying.';
+COMMENT ON COLUMN pgvec.attachments.relation_name IS 'As it was called when it was attached; ledger rows name it.';
+
+CREATE TABLE pgvec.changes (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    attachment_id integer NOT NULL,
+    document_id   text,
+    changed_at    timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE pgvec.changes IS
+'What the triggers of attached tables note: plain inserts, that wait for nobody and conflict with nobody at any
+isolation level. Workers move them into the queue. document_id null: everything is to be looked at again.';
+
+CREATE TABLE pgvec.queue (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    attachment_id integer NOT NULL REFERENCES pgvec.attachments ON DELETE CASCADE,
+    document_id   text NOT NULL,
+    version       bigint NOT NULL DEFAULT 1,
+    attempts      integer NOT NULL DEFAULT 0,
+    changed_at    timestamptz NOT NULL DEFAULT now(),
+    run_after     timestamptz NOT NULL DEFAULT now(),
+    claimed_by    integer,
+    locked_until  timestamptz,
+    error         text,
+    UNIQUE (attachment_id, document_id)
+);
+CREATE INDEX ON pgvec.queue (attachment_id, run_after, id);
+COMMENT ON TABLE pgvec.queue IS
+'Documents of attached tables that workers have to look at, each once: version counts the changes, so that one made
+while a worker reads is not lost. claimed_by: a worker, whose claim ends with its session, at locked_until at last.';
+"""
 
 MODEL_SWAPS = ""
 
@@ -81,7 +133,8 @@ GRANTS = """
 DO $$ DECLARE granted record; BEGIN
     FOR granted IN SELECT DISTINCT t.name, a.grantee, a.privilege_type
                    FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a,
-                        unnest(ARRAY['failures', 'histories', 'embedding_cache', 'embedding_cache_limit']) t (name)
+                        unnest(ARRAY['failures', 'histories', 'embedding_cache', 'embedding_cache_limit', 'attachments',
+                                     'changes', 'queue']) t (name)
                    WHERE c.oid = 'pgvec.ledger'::regclass
                      AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') LOOP
         EXECUTE format('GRANT %s ON pgvec.%I TO %s', granted.privilege_type, granted.name,
@@ -91,6 +144,14 @@ END $$;
 """
 
 BACK = """
+DO $$ DECLARE attached record; BEGIN
+    FOR attached IN SELECT a.id, a.routines_schema, r.routine FROM pgvec.attachments a
+                    CROSS JOIN unnest(ARRAY['changed()', 'rows(text[])', 'keys(text, integer)']) r (routine) LOOP
+        EXECUTE format('DROP FUNCTION IF EXISTS %I.pgvec_live_%s_%s CASCADE',
+                       attached.routines_schema, attached.id, attached.routine);
+    END LOOP;
+END $$;
+DROP TABLE pgvec.queue, pgvec.changes, pgvec.attachments;
 DROP TABLE pgvec.embedding_cache, pgvec.embedding_cache_limit;
 DROP TABLE pgvec.histories, pgvec.failures;
 ALTER TABLE pgvec.ledger DROP COLUMN version;

@@ -204,6 +204,11 @@ def forget_failures(connection: Connection, collection_id: int, document_ids: Co
         )
 
 
+def requeue_rows(connection: Connection, collection_id: int, document_ids: Sequence[str]) -> None:
+    """Leave failures that are rows of an attached table to its workers."""
+    connection.execute("SELECT pgvec._requeue_failed(%s, %s::text[])", [collection_id, list(document_ids)])
+
+
 def kept_document(payload: Mapping[str, Any], row: int) -> Document:
     """Return a document that a failure kept."""
     return Document(row, payload["id"], payload["text"], payload["fields"], payload["format"])

@@ -75,6 +75,10 @@ def retry(
     """
     kept = ledger.failures(connection, collection_id, document_ids)
     _check(kept, document_ids)
+    # Rows of an attached table are left to its workers.
+    if rows := [one.failure.document_id for one in kept if (one.failure.source or "").startswith("table:")]:
+        ledger.requeue_rows(connection, collection_id, rows)
+        kept = [one for one in kept if one.failure.document_id not in rows]
     done = Ingested()
     for attempt in _attempts(kept):
         options = attempt.kept[0].options

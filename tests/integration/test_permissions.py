@@ -63,10 +63,28 @@ def ingest(docs: Collection) -> None:
         docs.delete([f"{Path(folder).name}/{name}.md" for name in ("a", "bad")])
 
 
+def attach(docs: Collection) -> None:
+    docs.database.attach("products", "name", collection="docs")
+    docs.database.fetch("INSERT INTO products VALUES (1, 'a lamp')")
+    assert docs.database.fetch("SELECT document_id FROM pgvec.changes") == [("1",)]
+    docs.database.detach("products")
+
+
+def work(docs: Collection) -> None:
+    done = docs.database.work(embedder=WordEmbedder(DIMENSIONS))
+    assert (done.chunks, done.failed, done.postponed) == (1, 1, 0)
+    assert docs.database.requeue("products") == 1
+
+
+ATTACHED = "INSERT INTO products VALUES (0), (1); SELECT pgvec.attach('products', '''lamp '' || 1 / id', 'docs')"
+
+
 # The first cell of a row; how what it names is done; what an administrator does before.
 TASKS: dict[str, tuple[Callable[[Collection], Any], str]] = {
     "`plan_index`, `recall`, `prewarm`, `doctor`": (do_all_that_anybody_may, ""),
     "`ingest`, `sync`, `retry`, `delete_documents`": (ingest, ""),
+    "`attach`, `detach`": (attach, ""),
+    "`work`, `requeue`": (work, ATTACHED),
     "`plan_index` with `calibrate`": (calibrate_plan, ""),
     "`create_index`": (lambda docs: docs.create_index(**POOR, progress=False), "DROP INDEX docs_dense_hnsw"),
     "`drop_index`": (lambda docs: docs.drop_index(), ""),
@@ -112,6 +130,7 @@ def role(owners: Database) -> Iterator[str]:
     role = f"operator_{os.getpid()}"
     with owners.connection() as connection:
         owner = connection.info.user
+        connection.execute("CREATE TABLE products (id integer PRIMARY KEY, name text)")
         connection.execute(f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA pgvec TO {role}".encode())
         connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA pgvec, public TO {role}".encode())
         connection.execute(f"REVOKE SELECT ON pgvec.query_log FROM {role}".encode())
@@ -120,6 +139,7 @@ def role(owners: Database) -> Iterator[str]:
         try:
             yield role
         finally:
+            connection.execute("SELECT pgvec._detach(id) FROM pgvec.attachments; DROP TABLE products")
             connection.execute(f"ALTER TABLE docs OWNER TO {owner}; ALTER TABLE docs_dense OWNER TO {owner}".encode())
             connection.execute(f"DROP OWNED BY {role}; DROP ROLE {role}".encode())
 
