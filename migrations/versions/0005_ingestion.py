@@ -50,14 +50,34 @@ CACHE = ""
 
 LIVE_TABLES = ""
 
-MODEL_SWAPS = ""
+MODEL_SWAPS = """
+CREATE TABLE pgvec.swaps (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    collection_id integer NOT NULL REFERENCES pgvec.collections ON DELETE CASCADE,
+    from_space_id integer REFERENCES pgvec.vector_spaces ON DELETE SET NULL,
+    to_space_id   integer REFERENCES pgvec.vector_spaces ON DELETE SET NULL,
+    from_space    text NOT NULL,
+    to_space      text NOT NULL,
+    from_model    text,
+    to_model      text NOT NULL,
+    state         text NOT NULL DEFAULT 'backfilling'
+        CHECK (state IN ('backfilling', 'indexing', 'tuning', 'comparing', 'ready', 'switched', 'rolled back')),
+    comparison    jsonb,
+    started_at    timestamptz NOT NULL DEFAULT now(),
+    changed_at    timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX swaps_open ON pgvec.swaps (collection_id)
+    WHERE from_space_id IS NOT NULL AND to_space_id IS NOT NULL;
+COMMENT ON TABLE pgvec.swaps IS
+'Swaps of a collection''s model, and how far they are. One is open while both spaces are there.';
+"""
 
 # Who may read the catalogue may read, and who may write it may write, the new tables.
 GRANTS = """
 DO $$ DECLARE granted record; BEGIN
     FOR granted IN SELECT DISTINCT t.name, a.grantee, a.privilege_type
                    FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a,
-                        unnest(ARRAY['failures', 'histories']) t (name)
+                        unnest(ARRAY['failures', 'histories', 'swaps']) t (name)
                    WHERE c.oid = 'pgvec.ledger'::regclass
                      AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') LOOP
         EXECUTE format('GRANT %s ON pgvec.%I TO %s', granted.privilege_type, granted.name,
@@ -67,7 +87,7 @@ END $$;
 """
 
 BACK = """
-DROP TABLE pgvec.histories, pgvec.failures;
+DROP TABLE pgvec.swaps, pgvec.histories, pgvec.failures;
 ALTER TABLE pgvec.ledger DROP COLUMN version;
 DELETE FROM pgvec.run_always_sql;
 """
