@@ -37,6 +37,7 @@ COMMANDS = {
     *("index create", "index plan", "index builds", "index list", "index rebuild", "index drop"),
     *("index create-keyword", "index drop-keyword"),
     *("history on", "history off", "history versions", "history search", "history restore", "purge"),
+    *("model swap", "model status", "model switch", "model rollback", "model drop"),
 }
 
 
