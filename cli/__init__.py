@@ -20,6 +20,7 @@ from pgvec_toolkit.cli import (
     evaluate,
     history,
     indexes,
+    model,
     models,
     rebuilding,
     search,
@@ -46,6 +47,7 @@ search.add_to(app)
 history.add_to(app)
 app.add_typer(indexes.app, name="index")
 rebuilding.add_to(indexes.app)
+app.add_typer(model.app, name="model")
 tuning.add_to(app)
 advise.add_to(app)
 watching.add_to(app)

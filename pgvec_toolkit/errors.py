@@ -17,6 +17,7 @@ PgvecError
 │   └── EmbedderUnavailable the embedder cannot be reached or is overloaded; later it may answer
 ├── RerankError             a reranker failed, or its scores do not fit
 ├── IndexBuildError         an index could not be built
+├── SwapError               a model cannot be swapped, or was while this was written
 └── TuningError             the target recall cannot be reached, or there is nothing to tune on
 """
 
@@ -112,6 +113,10 @@ class RerankError(PgvecError):
 
 class IndexBuildError(PgvecError):
     """An index could not be built."""
+
+
+class SwapError(PgvecError):
+    """The model of a collection cannot be swapped as asked; or it was, while something was being written."""
 
 
 class TuningError(PgvecError):

@@ -44,6 +44,9 @@ BEGIN
     IF EXISTS (SELECT FROM pgvec.histories h WHERE h.collection_id = owner.id) THEN
         PERFORM pgvec._record(pgvec._relation(owner.schema_name, table_), 'embedding');
     END IF;
+    IF model_id IS NOT NULL THEN
+        PERFORM pgvec._follow_texts(owner);
+    END IF;
 END $$;
 COMMENT ON FUNCTION pgvec._create_space(pgvec.collections, text, integer, text, text, integer, boolean) IS
 'The narrow table of a vector space, changes of payload never touch its index, and its row in the catalogue.';
@@ -75,7 +78,7 @@ DECLARE
 BEGIN
     IF dropped.is_default THEN
         RAISE EXCEPTION 'vector space % is the one that searches of collection % use', quote_literal(dropped.name), quote_literal(collection)
-            USING ERRCODE = 'PV005', HINT = 'Drop the collection instead: pgvec.drop_collection(name).';
+            USING ERRCODE = 'PV005', HINT = 'Drop the collection instead: pgvec.drop_collection(name); or make another space the default: pgvec.switch_space(collection, space).';
     END IF;
     EXECUTE format('DROP TABLE IF EXISTS %I.%I', owner.schema_name, dropped.table_name);
     IF EXISTS (SELECT FROM pgvec.histories h WHERE h.collection_id = owner.id) THEN

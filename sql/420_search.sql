@@ -166,8 +166,8 @@ BEGIN
                 WHEN 'bit' THEN '0101…' WHEN 'sparsevec' THEN format('{1:0.5,7:0.25}/%s', wanted.dimensions) WHEN 'vector[]' THEN '{"[0.1,0.2,…]","[…]"}' ELSE '[0.1,0.2,…]' END);
     END;
     IF found IS DISTINCT FROM wanted.dimensions THEN
-        RAISE EXCEPTION 'the query has % dimensions, vector space % has %', coalesce(found::text, 'no'), quote_literal(wanted.name), wanted.dimensions
-            USING ERRCODE = 'PV005';
+        RAISE EXCEPTION '%', format('the query has %s dimensions, vector space %L has %s%s', coalesce(found::text, 'no'), wanted.name, wanted.dimensions,
+            (SELECT ': it holds vectors of ' || m.name FROM pgvec.models m WHERE m.id = wanted.model_id)) USING ERRCODE = 'PV005';
     END IF;
     IF lost THEN
         RAISE EXCEPTION 'the query is zero: it has no direction to compare' USING ERRCODE = 'PV005';

@@ -126,7 +126,27 @@ COMMENT ON TABLE pgvec.queue IS
 while a worker reads is not lost. claimed_by: a worker, whose claim ends with its session, at locked_until at last.';
 """
 
-MODEL_SWAPS = ""
+MODEL_SWAPS = """
+CREATE TABLE pgvec.swaps (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    collection_id integer NOT NULL REFERENCES pgvec.collections ON DELETE CASCADE,
+    from_space_id integer REFERENCES pgvec.vector_spaces ON DELETE SET NULL,
+    to_space_id   integer REFERENCES pgvec.vector_spaces ON DELETE SET NULL,
+    from_space    text NOT NULL,
+    to_space      text NOT NULL,
+    from_model    text,
+    to_model      text NOT NULL,
+    state         text NOT NULL DEFAULT 'backfilling'
+        CHECK (state IN ('backfilling', 'indexing', 'tuning', 'comparing', 'ready', 'switched', 'rolled back')),
+    comparison    jsonb,
+    started_at    timestamptz NOT NULL DEFAULT now(),
+    changed_at    timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX swaps_open ON pgvec.swaps (collection_id)
+    WHERE from_space_id IS NOT NULL AND to_space_id IS NOT NULL;
+COMMENT ON TABLE pgvec.swaps IS
+'Swaps of a collection''s model, and how far they are. One is open while both spaces are there.';
+"""
 
 # Who may read the catalogue may read, and who may write it may write, the new tables.
 GRANTS = """
@@ -134,7 +154,7 @@ DO $$ DECLARE granted record; BEGIN
     FOR granted IN SELECT DISTINCT t.name, a.grantee, a.privilege_type
                    FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a,
                         unnest(ARRAY['failures', 'histories', 'embedding_cache', 'embedding_cache_limit', 'attachments',
-                                     'changes', 'queue']) t (name)
+                                     'changes', 'queue', 'swaps']) t (name)
                    WHERE c.oid = 'pgvec.ledger'::regclass
                      AND a.privilege_type IN ('SELECT', 'INSERT', 'UPDATE', 'DELETE') LOOP
         EXECUTE format('GRANT %s ON pgvec.%I TO %s', granted.privilege_type, granted.name,
@@ -153,7 +173,7 @@ DO $$ DECLARE attached record; BEGIN
 END $$;
 DROP TABLE pgvec.queue, pgvec.changes, pgvec.attachments;
 DROP TABLE pgvec.embedding_cache, pgvec.embedding_cache_limit;
-DROP TABLE pgvec.histories, pgvec.failures;
+DROP TABLE pgvec.swaps, pgvec.histories, pgvec.failures;
 ALTER TABLE pgvec.ledger DROP COLUMN version;
 DELETE FROM pgvec.run_always_sql;
 """

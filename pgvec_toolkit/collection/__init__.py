@@ -13,6 +13,7 @@ from pgvec_toolkit.collection.ingesting import Ingesting
 from pgvec_toolkit.collection.rebuilding import Rebuilding
 from pgvec_toolkit.collection.remembering import Remembering
 from pgvec_toolkit.collection.searching import Searching
+from pgvec_toolkit.collection.swapping import Swapping
 from pgvec_toolkit.collection.warming import Warming
 from pgvec_toolkit.collection.watching import Watching
 from pgvec_toolkit.collection.writing import Writing
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 
 class Collection(
+    Swapping,
     Writing,
     Ingesting,
     Searching,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import psycopg
 from numpy.typing import NDArray
 from psycopg import sql
 
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.embed.registry import embedder_of
-from pgvec_toolkit.errors import ConfigurationError
-from pgvec_toolkit.ingest.load import Target
+from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, EmbeddingError
+from pgvec_toolkit.ingest.load import Target, switched
 from pgvec_toolkit.schema import space as spaces
 from pgvec_toolkit.schema.space import Space
 from pgvec_toolkit.search.hybrid import HybridSearcher
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from pgvec_toolkit.pool import Pool
     from pgvec_toolkit.rerank.base import Reranker
 
+_LOOK_AGAIN = 30.0  # seconds, for which a swap of the model goes unnoticed by searches
+_Result = TypeVar("_Result")
 Query = Any  # a text, or a vector: what VectorType.query of the space takes
 
 
@@ -33,9 +38,11 @@ class CollectionBase:
     def __init__(self, database: Pool, name: str, space: Space, embedder: Embedder | None) -> None:
         self.name = name
         self.space = space
+        self._seen = time.monotonic()  # when it was known to be the default one
+        self._moved = False  # whether another one was, when this was opened
         self._database = database
         self._given = {space.name: embedder}  # embedders that were handed over, by space
-        self._embedders: dict[str, Embedder] = {}
+        self._embedders: dict[int, Embedder] = {}  # by the id of their space
         self._searcher = Searcher(database, name)
         self._hybrid_searcher = HybridSearcher(database, name)
         self._spaces: dict[str, Space] = {}
@@ -69,24 +76,67 @@ class CollectionBase:
         return self._embedder(self.space)
 
     def _forget(self, space: str) -> None:
-        for known in (self._spaces, self._given, self._embedders):
+        for known in (self._spaces, self._given):
             known.pop(space, None)
         self._forget_texts()
+
+    def _refresh(self) -> bool:
+        """Look up which space is the default one; returns whether it is another than before."""
+        found = spaces.find(self._database, self.name)
+        self._seen = time.monotonic()
+        if found.id == self.space.id:
+            return False
+        self._spaces.clear()
+        self.space, self._moved = found, True
+        self._forget_texts()
+        return True
+
+    def _lasting(self, search: Callable[[], _Result]) -> _Result:
+        """Search, and once more if the space of the first attempt has been swapped for another, and dropped."""
+        try:
+            return search()
+        except (CollectionNotFound, psycopg.errors.UndefinedTable):
+            if not self._refresh():
+                raise
+        return search()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Target]:
+        """Yield where to write; SwapError if another space becomes the default one before the block ends."""
+        target = self._target()
+        try:
+            yield target
+        except psycopg.errors.UndefinedTable as error:
+            if self._refresh():
+                raise switched(target.space) from error
+            raise
 
     def _forget_texts(self) -> None:
         self._searcher.forget_texts()
         self._hybrid_searcher.forget_texts()
 
     def _embedder(self, space: Space) -> Embedder:
-        if space.name not in self._embedders:
-            self._embedders[space.name] = embedder_of(space, self._given.get(space.name), self.name)
-        return self._embedders[space.name]
+        if space.id not in self._embedders:
+            try:
+                self._embedders[space.id] = embedder_of(space, self._given.get(space.name), self.name)
+            except EmbeddingError as error:
+                if not self._moved or space.name in self._given:
+                    raise
+                raise EmbeddingError(
+                    f"{error}. The model of collection {self.name!r} was swapped for it since it was opened: if it "
+                    "cannot be loaded by that name, open the collection again, with embedder=…"
+                ) from error
+        return self._embedders[space.id]
 
     def _target(self) -> Target:
-        return Target(self.space, self.space.typed(self._database))
+        self._refresh()
+        space = self.space
+        return Target(space, space.typed(self._database), must_be_default=True)
 
     def _space(self, name: str | None) -> Space:
-        """Return a vector space by name, looked up once."""
+        """Return a vector space by name, looked up once; the default one is looked up again now and then."""
+        if name is None and time.monotonic() - self._seen > _LOOK_AGAIN:
+            self._refresh()
         if name is None or name == self.space.name:
             return self.space
         if name not in self._spaces:

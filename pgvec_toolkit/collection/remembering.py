@@ -66,8 +66,13 @@ class Remembering(CollectionBase):
             where_sql: as in `SearchOptions`.
             parameters: the values of `where_sql`.
         """
-        options = {"space": space, "where_sql": where_sql, "parameters": parameters}
-        return self._searcher.search_as_of(self._query(query, space), as_of, k, where, options)
+
+        def search() -> Hits:
+            name = self._space(space).name
+            options = {"space": name, "where_sql": where_sql, "parameters": parameters}
+            return self._searcher.search_as_of(self._query(query, name), as_of, k, where, options)
+
+        return self._lasting(search)
 
     def versions(self, document_id: str) -> list[DocumentVersion]:
         """Return the versions of a document, oldest first (SQL: `pgvec.document_versions`)."""

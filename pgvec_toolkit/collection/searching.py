@@ -18,6 +18,7 @@ from pgvec_toolkit.search.options import HybridOptions, KeywordOptions, SearchOp
 if TYPE_CHECKING:
     from pgvec_toolkit.rerank.base import Reranker
     from pgvec_toolkit.rerank.spec import Rerank
+    from pgvec_toolkit.schema.space import Space
 
     RerankStage = Rerank | Reranker | Callable[[str, Sequence[str]], Sequence[float]] | str
 
@@ -44,13 +45,18 @@ class Searching(CollectionBase):
                 (query, texts) -> scores; or a `Rerank`, which also says of how many hits, and in which time.
             **options: see `SearchOptions`.
         """
-        if rerank is None:
-            return self._searcher.search(self._query(query, options.get("space")), k, where, options)
-        if options.get("group_by") is not None or options.get("diversity") is not None:
+        if rerank is not None and not (options.get("group_by") is None and options.get("diversity") is None):
             raise ConfigurationError("a reranker orders chunks by their texts alone: leave group_by and diversity out")
-        bound = self._query(query, options.get("space"))
-        read = None if self._space(options.get("space")).type == "bit" else query  # a text of bits is a vector
-        return self._reranked(read, k, rerank, lambda depth: self._searcher.search(bound, depth, where, options))
+
+        def search() -> Hits:
+            space, named = self._named(options)
+            bound = self._query(query, space.name)
+            if rerank is None:
+                return self._searcher.search(bound, k, where, named)
+            read = None if space.type == "bit" else query  # a text of bits is a vector
+            return self._reranked(read, k, rerank, lambda depth: self._searcher.search(bound, depth, where, named))
+
+        return self._lasting(search)
 
     def keyword_search(
         self,
@@ -110,14 +116,18 @@ class Searching(CollectionBase):
 
         Each hit says in `legs` where each leg had it, and what that contributed to its score.
         """
-        bound = self._leg_queries(query, legs, queries or {})
         chosen = Chosen(where, **options)
         fused = Fusion(fusion, weights or {}, depth, rrf_k)
 
-        def find(depth: int) -> Hits:
-            return self._hybrid_searcher.hybrid(bound, depth, chosen, fused)
+        def search() -> Hits:
+            bound = self._leg_queries(query, legs, queries or {})
 
-        return find(k) if rerank is None else self._reranked(query, k, rerank, find)
+            def find(depth: int) -> Hits:
+                return self._hybrid_searcher.hybrid(bound, depth, chosen, fused)
+
+            return find(k) if rerank is None else self._reranked(query, k, rerank, find)
+
+        return self._lasting(search)
 
     def search_many(
         self,
@@ -127,8 +137,12 @@ class Searching(CollectionBase):
         **options: Unpack[SearchOptions],
     ) -> list[Hits]:
         """Return the hits of each query, all in one round trip (SQL: `pgvec.search_many`)."""
-        space = options.get("space")
-        return self._searcher.search_many([self._query(query, space) for query in queries], k, where, options)
+
+        def search() -> list[Hits]:
+            space, named = self._named(options)
+            return self._searcher.search_many([self._query(query, space.name) for query in queries], k, where, named)
+
+        return self._lasting(search)
 
     def similar(
         self,
@@ -190,17 +204,26 @@ class Searching(CollectionBase):
             first_space: the space of the first search; None: the default one.
         """
         several = self._query(query if tokens is None else tokens, space)
-        return self._searcher.maxsim(self._query(query, first_space), several, k, where, space, candidates, first_space)
+
+        def search() -> Hits:
+            first = self._space(first_space).name
+            return self._searcher.maxsim(self._query(query, first), several, k, where, space, candidates, first)
+
+        return self._lasting(search)
 
     def explain(self, query: Query, k: int = 10, where: Filter | None = None, **options: Unpack[SearchOptions]) -> str:
         """Run a search and return its plan, and which way it went and why (SQL: `pgvec.explain`).
 
         Of a search by a sparse encoder, the words by which the first hits match.
         """
-        shown = self._searcher.explain(self._query(query, options.get("space")), k, where, options)
-        searched = self._space(options.get("space"))
-        embedder = self._embedders.get(searched.name)  # it is there if it has embedded the query
-        return shown if embedder is None else with_terms(shown, embedder, searched.dimensions)
+
+        def search() -> str:
+            space, named = self._named(options)
+            shown = self._searcher.explain(self._query(query, space.name), k, where, named)
+            embedder = self._embedders.get(space.id)  # it is there if it has embedded the query
+            return shown if embedder is None else with_terms(shown, embedder, space.dimensions)
+
+        return self._lasting(search)
 
     def search_sql(self, k: int = 10, where: Filter | None = None, **options: Unpack[SearchOptions]) -> str:
         """Return the statement that `search` runs; its parameters are told by `pgvec.search_sql`."""
@@ -219,16 +242,24 @@ class Searching(CollectionBase):
         **options: Unpack[HybridOptions],
     ) -> str:
         """Return the statement that `hybrid_search` runs; its parameters are told by `pgvec.hybrid_search_sql`."""
-        named = list(legs or (self.space.name, KEYWORD))
+        named = list(legs or (self._space(None).name, KEYWORD))
         fused = Fusion(fusion, {}, depth, rrf_k)
         with self._database.connection() as connection:
             return self._hybrid_searcher.text(connection, named, k, Chosen(where, **options), fused)
+
+    def _named(self, options: SearchOptions) -> tuple[Space, SearchOptions]:
+        """Return the space that is searched, and options that name it: the query is for that one, whatever happens."""
+        space = self._space(options.get("space"))
+        named = options.copy()
+        named["space"] = space.name
+        return space, named
 
     def _leg_queries(self, query: str, legs: Sequence[str] | None, queries: Mapping[str, Query]) -> dict[str, Any]:
         """Return leg to its query, as it is bound."""
         if isinstance(legs, str):
             raise ConfigurationError("legs is a list of names, not one text")
-        named = dict.fromkeys((self.space.name, KEYWORD, *queries)) if legs is None else dict.fromkeys(legs)
+        default = self._space(None).name
+        named = dict.fromkeys((default, KEYWORD, *queries)) if legs is None else dict.fromkeys(legs)
         if not named:
             raise ConfigurationError("a hybrid search needs a leg: keyword, or the name of a vector space")
         unused = queries.keys() - named.keys()

@@ -40,12 +40,13 @@ class Writing(CollectionBase):
         Raises:
             InvalidRecord: a row cannot be stored; nothing of its batch was written, those before it were.
         """
-        upsertion = Upsertion(self._target(), lambda: self.embedder, batch_size)
         total = len(records) if isinstance(records, list | tuple) else None
         with (
+            self._writing() as target,
             self._database.connection() as connection,
             progress_bar(f"loading {self.name}", total, progress) as advance,
         ):
+            upsertion = Upsertion(target, lambda: self._embedder(target.space), batch_size)
             return upsertion.run(connection, records, advance)
 
     def promote(self, key: str, type: object, *, progress: bool | None = None) -> Promoted:
@@ -100,8 +101,8 @@ class Writing(CollectionBase):
         """Embed the texts of all chunks that have no vector in a space.
 
         Chunks that are written later, or get another text, have none until this is called again.
-        Interrupt it, or kill it: running it again does the rest. `upsert` and `ingest` drop the vectors of a text that
-        they change, for this to make new ones; an UPDATE in SQL does not.
+        Interrupt it, or kill it: running it again does the rest. Whatever changes a text, in Python or in SQL, drops
+        its vectors in spaces that have a model, for this to make new ones.
         """
         space = self._space(name)
         embedder = self._embedder(space)

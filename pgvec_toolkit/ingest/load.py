@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pgvector import SparseVector
 from psycopg import sql
 
-from pgvec_toolkit.errors import InvalidRecord
+from pgvec_toolkit.errors import InvalidRecord, SwapError
 from pgvec_toolkit.ingest import binary
 from pgvec_toolkit.ingest.batch import Batch
 from pgvec_toolkit.pool import Connection
@@ -38,10 +38,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Target:
-    """A space that is loaded, and the typed columns of its chunk table, in table order."""
+    """A space that is loaded, and the typed columns of its chunk table, in table order.
+
+    Attributes:
+        space: whose vectors are written.
+        typed: the typed columns.
+        must_be_default: whether nothing is to be written once another space is the default one.
+    """
 
     space: Space
     typed: dict[str, ColumnType]
+    must_be_default: bool = False
 
     @property
     def kind(self) -> VectorType:
@@ -84,11 +91,37 @@ def in_transaction(connection: Connection, target: Target, write: Callable[[], _
             with connection.transaction():
                 if lost:
                     connection.execute(alone)
+                check_default(connection, target)
                 return write()
         except LOST_RACES:
             lost += 1
             if lost > _RETRIES:
                 raise
+
+
+def check_default(connection: Connection, target: Target) -> None:
+    """See to it that no other space becomes the default one until the transaction ends; to be called at its beginning.
+
+    Raises:
+        SwapError: one has.
+    """
+    if not target.must_be_default:
+        return
+    # `pgvec.switch_space` waits for who writes chunks. Two statements in one round trip: the second sees what was
+    # committed before the first had its lock.
+    statement = sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE; SELECT is_default FROM pgvec.vector_spaces WHERE id = {}")
+    cursor = connection.execute(statement.format(target.space.chunks, sql.Literal(target.space.id)), prepare=False)
+    cursor.nextset()
+    if cursor.fetchone() != (True,):
+        raise switched(target.space)
+
+
+def switched(space: Space) -> SwapError:
+    """Return the error of who writes vectors of a space that searches no longer use."""
+    return SwapError(
+        f"the model of {space.chunk_table} was swapped while this was being written: {space.name} is no longer its "
+        "vector space. What was committed is kept; run it again, and the rest is embedded by the new model"
+    )
 
 
 class _Overtaken(Exception):
@@ -138,6 +171,7 @@ def _upsert_part(connection: Connection, target: Target, batch: Batch) -> Writte
 def insert_new(connection: Connection, target: Target, batch: Batch) -> Written:
     """Write a batch of which no id is there yet; UniqueViolation, and nothing written, if one is."""
     with connection.transaction():
+        check_default(connection, target)
         insert(connection, target, batch)
         _forget_in_ledger(connection, target, _documents(batch))
     return Written(inserted=len(batch))
@@ -210,7 +244,6 @@ def _update(connection: Connection, target: Target, batch: Batch, keys: Sequence
         row = connection.execute(same.format(staging, target.space.chunks, target.space.vectors)).fetchone()
         if row != (len(batch),):
             raise _Overtaken
-    _drop_outdated(connection, target, staging)
     columns = [sql.Identifier(name) for name in target.chunk_columns if name not in ("key", "id")]
     update = sql.SQL(
         "UPDATE {table} t SET {assignments} FROM {staging} s "
@@ -226,20 +259,6 @@ def _update(connection: Connection, target: Target, batch: Batch, keys: Sequence
     if batch.vectors is not None:
         touched |= replace_vectors(connection, target, keys, batch.vectors, batch.rows)
     return len(touched)
-
-
-def _drop_outdated(connection: Connection, target: Target, staging: sql.Identifier) -> None:
-    """Drop what embedders made, in spaces that were added, of texts that are about to be replaced."""
-    others = connection.execute(
-        "SELECT table_name FROM pgvec.vector_spaces WHERE collection_id = %s AND id <> %s AND model_id IS NOT NULL",
-        [target.space.collection_id, target.space.id],
-    ).fetchall()
-    for (table,) in others:
-        statement = sql.SQL(
-            "DELETE FROM {} v USING {} s JOIN {} t USING (key) WHERE v.key = s.key AND t.text IS DISTINCT FROM s.text"
-        )
-        vectors = sql.Identifier(target.space.schema, table)
-        connection.execute(statement.format(vectors, staging, target.space.chunks))
 
 
 def replace_vectors(

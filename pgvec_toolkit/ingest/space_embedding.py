@@ -15,14 +15,17 @@ from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.embed.texts import embed_texts
 from pgvec_toolkit.errors import EmbeddingError, InvalidRecord
 from pgvec_toolkit.ingest import load
+from pgvec_toolkit.ingest.document import CONTEXT, embedded_text
 from pgvec_toolkit.ingest.load import Target
 from pgvec_toolkit.pool import Connection
-from pgvec_toolkit.progress import Advance
+from pgvec_toolkit.progress import Advance, progress_bar
 from pgvec_toolkit.schema.space import Space
 
 _TEXTS_AT_ONCE = 256
+_PASSES = 10
 # Blank texts have no vector: of some models it would be zero.
 _WITHOUT = sql.SQL(r"v.key IS NULL AND d.text ~ '\S'")
+_EMBEDDED = sql.SQL("d.text, d.metadata ->> {}").format(sql.Literal(CONTEXT))  # what `_text` takes
 
 
 @dataclass
@@ -54,9 +57,8 @@ def embed_missing(connection: Connection, space: Space, embedder: Embedder, adva
     Each batch is a transaction: interrupted or killed, the next call does the rest.
     """
     statement = sql.SQL(
-        "SELECT d.key, d.id, d.text FROM {} d LEFT JOIN {} v USING (key) "
-        "WHERE {} AND d.key > %s ORDER BY d.key LIMIT {}"
-    ).format(space.chunks, space.vectors, _WITHOUT, sql.Literal(_TEXTS_AT_ONCE))
+        "SELECT d.key, d.id, {} FROM {} d LEFT JOIN {} v USING (key) WHERE {} AND d.key > %s ORDER BY d.key LIMIT {}"
+    ).format(_EMBEDDED, space.chunks, space.vectors, _WITHOUT, sql.Literal(_TEXTS_AT_ONCE))
     before, chunks, last = embedding.pruned(embedder), 0, -(2**63)
     while rows := connection.execute(statement, [last]).fetchall():
         chunks += _embed(connection, Target(space, {}), embedder, rows)
@@ -66,9 +68,31 @@ def embed_missing(connection: Connection, space: Space, embedder: Embedder, adva
     return Embedded(chunks, pruned.vectors, pruned.entries)
 
 
+def embed_all(connection: Connection, space: Space, embedder: Embedder, title: str, progress: bool | None) -> Embedded:
+    """Embed until no chunk lacks a vector in a space, those too that others write meanwhile.
+
+    Each batch is a transaction: interrupted or killed, the next call does the rest.
+    """
+    done = Embedded()
+    for _ in range(_PASSES):  # who writes faster than this would have us run behind for ever
+        left = missing(connection, space)
+        if not left:
+            break
+        with progress_bar(title, left, progress) as advance:
+            some = embed_missing(connection, space, embedder, advance)
+        done.chunks += some.chunks
+        done.pruned_vectors += some.pruned_vectors
+        done.pruned_entries += some.pruned_entries
+    return done
+
+
+def _text(text: str, context: str | None) -> str:
+    return embedded_text(text, {CONTEXT: context})
+
+
 def _embed(connection: Connection, target: Target, embedder: Embedder, rows: Sequence[tuple[Any, ...]]) -> int:
     space = target.space
-    vectors = embed_texts(embedder, [text for _, _, text in rows], connection)
+    vectors = embed_texts(embedder, [_text(*embedded) for _, _, *embedded in rows], connection)
     try:
         stacked = target.kind.stack(vectors, space.dimensions, space.distance, 0)
         return _write(connection, target, rows, stacked)
@@ -83,12 +107,13 @@ def _write(connection: Connection, target: Target, rows: Sequence[tuple[Any, ...
     """Write the vectors of rows that are as they were read; return how many."""
     # In the order in which loaders lock rows, against deadlocks.
     unchanged = sql.SQL(
-        'SELECT d.key, d.text FROM {} d WHERE d.key = ANY (%s) ORDER BY d.id COLLATE "C" FOR UPDATE'
-    ).format(target.space.chunks)
+        'SELECT d.key, {} FROM {} d WHERE d.key = ANY (%s) ORDER BY d.id COLLATE "C" FOR UPDATE'
+    ).format(_EMBEDDED, target.space.chunks)
 
     def write() -> int:
-        there: dict[int, str] = dict(connection.execute(unchanged, [[key for key, _, _ in rows]]).fetchall())
-        kept = np.flatnonzero([there.get(key) == text for key, _, text in rows]).tolist()
+        read = connection.execute(unchanged, [[key for key, *_ in rows]]).fetchall()
+        there = {key: embedded for key, *embedded in read}
+        kept = np.flatnonzero([there.get(key) == embedded for key, _, *embedded in rows]).tolist()
         load.replace_vectors(connection, target, [rows[row][0] for row in kept], vectors[kept], kept)
         return len(kept)
 

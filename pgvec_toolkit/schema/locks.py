@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BUILD = "pgvec.build_index"  # what one session is building looks like a leftover to others
 REBUILD = "pgvec.rebuild_index"  # of who makes or clears the replacement of an index
 PROMOTE = "pgvec.promote"  # of a collection: who makes a key of it a column
+SWAP = "pgvec.swap_model"  # of a collection: who swaps its model
 _DOING = {BUILD: "building an index on", REBUILD: "rebuilding the index of"}
 PATIENCE = 600.0  # seconds to wait for the transactions of others
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 1.0  # seconds for which all others may have to queue behind us

@@ -107,6 +107,7 @@ def apply_run_always_sql(context: MigrationContext) -> None:
         DROP_PRIVATE,
         SEARCH_PATH,
         *(text for _, text in resources.sql_files()),
+        "SELECT pgvec._follow_all_texts()",
         f"DELETE FROM pgvec.run_always_sql; INSERT INTO pgvec.run_always_sql (checksum) VALUES ('{checksum}')",
     ]
     if context.as_sql:

@@ -38,6 +38,7 @@ COMMANDS = {
     *("index create-keyword", "index drop-keyword"),
     *("history on", "history off", "history versions", "history search", "history restore", "purge"),
     *("models", "models export"),
+    *("model swap", "model status", "model switch", "model rollback", "model drop"),
 }
 
 

@@ -79,6 +79,12 @@ def work(docs: Collection) -> None:
 ATTACHED = "INSERT INTO products VALUES (0), (1); SELECT pgvec.attach('products', '''lamp '' || 1 / id', 'docs')"
 
 
+def swap_model(docs: Collection) -> None:
+    docs.swap_model(WordEmbedder(8), name="words", sample=5, switch=True, progress=False)
+    docs.rollback_model()
+    docs.drop_swapped()
+
+
 # The first cell of a row; how what it names is done; what an administrator does before.
 TASKS: dict[str, tuple[Callable[[Collection], Any], str]] = {
     "`plan_index`, `recall`, `prewarm`, `doctor`": (do_all_that_anybody_may, ""),
@@ -98,6 +104,7 @@ TASKS: dict[str, tuple[Callable[[Collection], Any], str]] = {
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'docs_dense_hnsw'::regclass;"
         "UPDATE pg_class SET reltuples = -1 WHERE oid = 'docs_dense'::regclass",
     ),
+    "`swap_model`": (swap_model, "UPDATE docs SET text = 'text ' || id"),
 }
 
 

@@ -54,7 +54,7 @@ def tables(connection: psycopg.Connection[Any]) -> list[str]:
 
 def triggers(connection: psycopg.Connection[Any]) -> int:
     row = connection.execute(
-        "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'docs'::regclass AND NOT tgisinternal"
+        "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'docs'::regclass AND starts_with(tgname, 'pgvec_keywords_')"
     ).fetchone()
     assert row is not None
     return int(row[0])

@@ -1,0 +1,1 @@
+"""Another model for a collection, while searches and writes go on."""
