@@ -10,6 +10,7 @@ is NaN, NaT or NA, which is what pandas writes for None.
 from __future__ import annotations
 
 import itertools
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,7 +81,8 @@ def number_of_rows(records: Records) -> int | None:
     if isinstance(records, Mapping):
         first: Any = next(iter(records.values()), ())
         return int(first.shape[0]) if _sparse(first) else len(first) if hasattr(first, "__len__") else None
-    return len(records) if isinstance(records, list | tuple) or _is_table(records) else None
+    told = operator.length_hint(records, -1)
+    return told if told >= 0 else None
 
 
 def batch_of(first_row: int, fields: dict[str, Any], kind: VectorType, dimensions: int, distance: Distance) -> Batch:
