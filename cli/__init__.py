@@ -20,6 +20,7 @@ from pgvec_toolkit.cli import (
     evaluate,
     history,
     indexes,
+    loading,
     model,
     models,
     rebuilding,
@@ -43,6 +44,7 @@ demo.add_to(app)
 server.add_to(app)
 app.add_typer(collections.app, name="collection")
 data.add_to(app)
+loading.add_to(app)
 search.add_to(app)
 history.add_to(app)
 app.add_typer(indexes.app, name="index")

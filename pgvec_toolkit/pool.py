@@ -124,6 +124,11 @@ class Pool:
     ) -> None:
         self.close()
 
+    @property
+    def most(self) -> int:
+        """How many connections there are at most."""
+        return self._pool.max_size
+
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()

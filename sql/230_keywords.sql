@@ -24,22 +24,28 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgvec._length_classes() IS 'The shortest length of each class of lengths: up to 16 words each length is one, beyond that they grow by 15 %.';
 
+-- No search_path is pinned, for names in such a body are looked up when it is created: thus a statement that calls it takes it in.
+-- That is half of what it costs to load, for it runs for every chunk.
+CREATE OR REPLACE FUNCTION pgvec._keyword_terms(tsv tsvector, classes integer[])
+RETURNS TABLE (length integer, length_class smallint, lexemes integer[], terms sparsevec)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT k.length, width_bucket(k.length, classes)::smallint, k.lexemes,
+           CASE WHEN cardinality(k.dimensions) <= 16000 THEN  -- what a sparsevec holds; others have no bound, and are always scored
+                ('{' || coalesce(nullif(array_to_string(k.dimensions, ':1,'), '') || ':1', '') || '}/1000000000')::sparsevec END
+    FROM (SELECT coalesce(sum(w.times), 0)::integer AS length, coalesce(array_agg(w.number), '{}'::integer[]) AS lexemes,
+                 coalesce(array_agg(DISTINCT w.number * 8 + CASE WHEN w.times <= 3 THEN w.times WHEN w.times <= 5 THEN 4 WHEN w.times <= 9 THEN 5 ELSE 6 END),
+                          '{}'::integer[]) AS dimensions
+          -- The number as in pgvec._lexeme_number, which is not called for the sake of loading: this runs for every word.
+          FROM (SELECT coalesce(cardinality(u.positions), 1) AS times, (hashtext(u.lexeme COLLATE "C") & 2147483647) % 100000000 AS number
+                FROM unnest(tsv) u) w) k;
+END;
+COMMENT ON FUNCTION pgvec._keyword_terms(tsvector, integer[]) IS 'What pgvec.keyword_terms returns, for statements that write many rows.';
+
 CREATE OR REPLACE FUNCTION pgvec.keyword_terms(tsv tsvector, classes integer[] DEFAULT NULL,
                                                OUT length integer, OUT length_class smallint, OUT lexemes integer[], OUT terms sparsevec)
-LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE dimensions bigint[];
-BEGIN
-    SELECT coalesce(sum(w.times), 0), coalesce(array_agg(w.number), '{}'),
-           coalesce(array_agg(DISTINCT w.number * 8::bigint + CASE WHEN w.times <= 3 THEN w.times WHEN w.times <= 5 THEN 4 WHEN w.times <= 9 THEN 5 ELSE 6 END), '{}')
-    INTO length, lexemes, dimensions
-    -- The number as in pgvec._lexeme_number, which is not called for the sake of loading: this runs for every word.
-    FROM (SELECT coalesce(cardinality(u.positions), 1) AS times, (hashtext(u.lexeme COLLATE "C") & 2147483647) % 100000000 AS number FROM unnest(tsv) u) w;
-    length_class := width_bucket(length, coalesce(classes, pgvec._length_classes()));
-    IF cardinality(dimensions) <= 16000 THEN  -- what a sparsevec holds; others have no bound, and are always scored
-        terms := '{' || coalesce(nullif(array_to_string(dimensions, ':1,'), '') || ':1', '') || '}/1000000000';
-    END IF;
-END $$;
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+AS $$ SELECT k.length, k.length_class, k.lexemes, k.terms FROM pgvec._keyword_terms(tsv, coalesce(classes, pgvec._length_classes())) k $$;
 COMMENT ON FUNCTION pgvec.keyword_terms(tsvector, integer[]) IS
 'What the keyword index keeps of a chunk. length: its words, without stop words; length_class: which of the classes that is in; lexemes:
 the number of each lexeme; terms: which occurs once, twice, three times, four or five, six to nine times, more often.
@@ -76,7 +82,7 @@ BEGIN
     IF come IS NOT NULL THEN
         EXECUTE format($sql$
             WITH come AS (INSERT INTO %s (key, length, length_class, lexemes, terms) SELECT c.key, k.length, k.length_class, k.lexemes, k.terms
-                          FROM (%s) c CROSS JOIN pgvec._length_classes() classes CROSS JOIN LATERAL pgvec.keyword_terms(c.tsv, classes) k
+                          FROM (%s) c CROSS JOIN pgvec._length_classes() classes CROSS JOIN LATERAL pgvec._keyword_terms(c.tsv, classes) k
                           RETURNING length_class, length)
             INSERT INTO %s (lexeme, length_class, chunks, words) SELECT '', c.length_class, count(*), sum(c.length) FROM come c GROUP BY c.length_class$sql$,
             keywords, come, lexemes);
@@ -193,7 +199,7 @@ DECLARE
     chunks text := format('%I.%I', owner.schema_name, owner.table_name);
 BEGIN
     EXECUTE format('INSERT INTO %I.%I (key, length, length_class, lexemes, terms) SELECT d.key, k.length, k.length_class, k.lexemes, k.terms '
-                   'FROM %s d CROSS JOIN pgvec._length_classes() classes CROSS JOIN LATERAL pgvec.keyword_terms(d.tsv, classes) k '
+                   'FROM %s d CROSS JOIN pgvec._length_classes() classes CROSS JOIN LATERAL pgvec._keyword_terms(d.tsv, classes) k '
                    'WHERE d.text IS NOT NULL ORDER BY d.key', owner.schema_name, owner.table_name || '_keywords', chunks);
     EXECUTE format($sql$
         INSERT INTO %1$I.%2$I (lexeme, length_class, chunks, words)

@@ -35,6 +35,7 @@ _KEPT = (
     "PGVEC_KEYWORD_SECONDS",
     "PGVEC_INTERRUPTIONS",
     "PGVEC_MIXED_FILES",
+    "PGVEC_KILLS",
 )
 for name in [name for name in os.environ if name.startswith("PG") and name not in _KEPT]:
     del os.environ[name]

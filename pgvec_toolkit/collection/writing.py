@@ -9,7 +9,8 @@ from pgvec_toolkit.collection.base import CollectionBase
 from pgvec_toolkit.embed import kinds
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.embed.registry import register
-from pgvec_toolkit.ingest.batch import Records
+from pgvec_toolkit.ingest.batch import Records, number_of_rows
+from pgvec_toolkit.ingest.in_order import connections_for
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.records import Upsertion
 from pgvec_toolkit.ingest.space_embedding import Embedded, embed_missing, missing
@@ -25,29 +26,39 @@ ROWS_PER_BATCH = 5000
 class Writing(CollectionBase):
     """Methods that write."""
 
-    def upsert(self, records: Records, *, batch_size: int = ROWS_PER_BATCH, progress: bool | None = None) -> Written:
+    def upsert(
+        self,
+        records: Records,
+        *,
+        batch_size: int = ROWS_PER_BATCH,
+        connections: int | None = None,
+        progress: bool | None = None,
+    ) -> Written:
         """Insert records, or replace those whose id is known; each batch is one transaction.
 
         Args:
             records: an iterable of mappings, a mapping of columns (`vector` may be an array of shape
-                (n, dimensions)), a pyarrow Table or a DataFrame. Fields: `id`; `text` or `vector` or both;
-                optionally `document_id`, `position`, `metadata`; the typed columns; all else is metadata.
-                Text without a vector is embedded, unless it is stored already.
+                (n, dimensions)), a pyarrow Table or a DataFrame, or an iterable of such tables (record batches).
+                Fields: `id`; `text` or `vector` or both; optionally `document_id`, `position`, `metadata`; the typed
+                columns; all else is metadata. Text without a vector is embedded, unless it is stored already. Of an
+                id given twice the last counts.
             batch_size: rows per transaction; texts to be embedded are committed 500 at a time. Memory is that of
                 a few batches, whatever the number of rows.
+            connections: how many batches are written at once; they are committed in their order. None: 2, or 1 on a
+                machine with one core.
             progress: whether to show a bar; None: on a terminal.
 
         Raises:
-            InvalidRecord: a row cannot be stored; nothing of its batch was written, those before it were.
+            InvalidRecord: a row cannot be stored. However a load ends, by this or another error, by Ctrl-C or a kill:
+                all batches before one are written, and nothing of that one and those after it.
         """
-        total = len(records) if isinstance(records, list | tuple) else None
         with (
             self._writing() as target,
-            self._database.connection() as connection,
-            progress_bar(f"loading {self.name}", total, progress) as advance,
+            progress_bar(f"loading {self.name}", number_of_rows(records), progress) as advance,
         ):
-            upsertion = Upsertion(target, lambda: self._embedder(target.space), batch_size)
-            return upsertion.run(connection, records, advance)
+            used = connections_for(self._database, connections)
+            upsertion = Upsertion(target, lambda: self._embedder(target.space), batch_size, used)
+            return upsertion.run(self._database, records, advance)
 
     def promote(self, key: str, type: object, *, progress: bool | None = None) -> Promoted:
         """Make a metadata key a typed, indexed column while searches and loads go on; killed, call it again.

@@ -2,13 +2,15 @@
 
 A record is a mapping: `id`, `text`, `vector`, `document_id`, `position`, `metadata`, the collection's
 typed columns; every other field joins `metadata`. Records come as an iterable of mappings, a mapping
-of columns, a pyarrow Table, or a pandas DataFrame. A field that is None is missing, and so is one that
+of columns, a pyarrow Table or a pandas DataFrame, or an iterable of these two, such as a reader of
+record batches or of a file in pieces. A field that is None is missing, and so is one that
 is NaN, NaT or NA, which is what pandas writes for None.
 """
 
 from __future__ import annotations
 
 import itertools
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,8 @@ from pgvec_toolkit.distance import Distance
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
 from pgvec_toolkit.vectors import VectorType
 
-Records = Any  # Iterable[Mapping] | Mapping[str, Sequence] | pyarrow.Table | pandas.DataFrame
+Table = Any  # pyarrow.Table | pyarrow.RecordBatch | pandas.DataFrame
+Records = Any  # Iterable[Mapping] | Mapping[str, Sequence] | Table | Iterable[Table]
 OWN_FIELDS = ("id", "document_id", "position", "text", "vector", "metadata")
 _LISTS_OF_FLOATS = re.compile(r"\w*list<[^<>]*: (halffloat|float|double)( not null)?>(\[\d+\])?")
 _SETTLED = frozenset((str, int, bool, type(None), dict, list))
@@ -70,7 +73,16 @@ def batches(records: Records, kind: VectorType, dimensions: int, distance: Dista
 def cut(records: Records, size: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """Cut records into columns of at most `size` rows, each with the position of its first row."""
     columns = _columns_of(records)
-    return _cut_columns(columns, size) if columns is not None else _pivot(records, size)
+    return _cut_columns(columns, size) if columns is not None else _cut_items(records, size)
+
+
+def number_of_rows(records: Records) -> int | None:
+    """Return how many rows there are, if that can be told without drawing them."""
+    if isinstance(records, Mapping):
+        first: Any = next(iter(records.values()), ())
+        return int(first.shape[0]) if _sparse(first) else len(first) if hasattr(first, "__len__") else None
+    told = operator.length_hint(records, -1)
+    return told if told >= 0 else None
 
 
 def batch_of(first_row: int, fields: dict[str, Any], kind: VectorType, dimensions: int, distance: Distance) -> Batch:
@@ -124,17 +136,45 @@ def _columns_of(records: Records) -> dict[str, Any] | None:
     if isinstance(records, Mapping):
         # A scipy matrix has no length, and of its forms this one alone can be cut fast.
         return {name: values.tocsr() if hasattr(values, "tocsr") else values for name, values in records.items()}
-    kind = type(records)
-    if kind.__module__.startswith("pyarrow") and hasattr(records, "column_names"):
-        return {name: records.column(name) for name in records.column_names}
-    if kind.__module__.startswith("pandas") and hasattr(records, "columns"):
-        return {str(name): records[name].to_list() for name in records.columns}
+    if _is_table(records):
+        return _columns_of_table(records)
     if isinstance(records, str | bytes) or not isinstance(records, Iterable):
         raise ConfigurationError(
-            f"cannot read records from {kind.__name__}: give an iterable of mappings, a mapping of columns, "
-            "a pyarrow Table or a DataFrame"
+            f"cannot read records from {type(records).__name__}: give an iterable of mappings, a mapping of columns, "
+            "a pyarrow Table or a DataFrame, or an iterable of such tables"
         )
     return None
+
+
+def _is_table(records: Records) -> bool:
+    module = type(records).__module__
+    return (module.startswith("pyarrow") and hasattr(records, "column_names")) or (
+        module.startswith("pandas") and hasattr(records, "columns")
+    )
+
+
+def _columns_of_table(table: Table) -> dict[str, Any]:
+    if hasattr(table, "column_names"):
+        return {name: table.column(name) for name in table.column_names}
+    return {str(name): table[name].to_list() for name in table.columns}
+
+
+def _cut_items(records: Iterable[Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Cut rows, or tables one by one."""
+    source = iter(records)
+    for first in source:
+        everything = itertools.chain([first], source)
+        yield from _cut_tables(everything, size) if _is_table(first) else _pivot(everything, size)
+
+
+def _cut_tables(tables: Iterable[Table], size: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    first_row = 0
+    for table in tables:
+        if not _is_table(table):
+            raise ConfigurationError(f"after row {first_row} comes a {type(table).__name__}, not a table")
+        for start, fields in _cut_columns(_columns_of_table(table), size):
+            yield first_row + start, fields
+        first_row += len(table)
 
 
 def _cut_columns(columns: dict[str, Any], size: int) -> Iterator[tuple[int, dict[str, Any]]]:

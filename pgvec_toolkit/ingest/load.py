@@ -128,20 +128,32 @@ class _Overtaken(Exception):
     """A row that was to keep its vector no longer has one, or has one of another text."""
 
 
-def upsert(connection: Connection, target: Target, prepare: Callable[[], Sequence[Batch]]) -> Written:
+def at_once() -> None:
+    """Wait for nothing before a commit."""
+
+
+def upsert(
+    connection: Connection,
+    target: Target,
+    prepare: Callable[[], Sequence[Batch]],
+    take_turn: Callable[[], None] = at_once,
+) -> Written:
     """Write the batches of prepare() in one transaction: insert new ids, replace the rows of known ones.
 
     A batch without vectors holds rows whose texts are stored already, and leaves their vectors as they are;
-    if another loader changes one of them meanwhile, it is all prepared anew.
+    if another loader changes one of them meanwhile, it is all prepared anew. Before it commits, take_turn() is
+    called.
     """
     overtaken = 0
     while True:
         parts = prepare()
 
         def write(parts: Sequence[Batch] = parts) -> Written:
-            written = Written()
+            written, documents = Written(), set[str]()
             for part in parts:
-                written.add(_upsert_part(connection, target, part))
+                written.add(_upsert_part(connection, target, part, documents))
+            take_turn()
+            _forget_in_ledger(connection, target, documents)
             return written
 
         try:
@@ -152,8 +164,10 @@ def upsert(connection: Connection, target: Target, prepare: Callable[[], Sequenc
                 raise
 
 
-def _upsert_part(connection: Connection, target: Target, batch: Batch) -> Written:
-    known, documents = known_rows(connection, target, batch.ids)
+def _upsert_part(connection: Connection, target: Target, batch: Batch, documents: set[str]) -> Written:
+    """Write a batch; the documents that its rows are of, and were of, are added to `documents`."""
+    known, before = known_rows(connection, target, batch.ids)
+    documents |= before | _documents(batch)
     fresh = [row for row, id in enumerate(batch.ids) if id not in known]
     there = [row for row, id in enumerate(batch.ids) if id in known]
     if fresh and batch.vectors is None:
@@ -164,15 +178,20 @@ def _upsert_part(connection: Connection, target: Target, batch: Batch) -> Writte
     updated = 0
     if there:
         updated = _update(connection, target, batch.take(there), [known[batch.ids[row]] for row in there])
-    _forget_in_ledger(connection, target, documents | _documents(batch))
     return Written(inserted=len(fresh), updated=updated, unchanged=len(there) - updated)
 
 
-def insert_new(connection: Connection, target: Target, batch: Batch) -> Written:
-    """Write a batch of which no id is there yet; UniqueViolation, and nothing written, if one is."""
+def insert_new(
+    connection: Connection, target: Target, batch: Batch, take_turn: Callable[[], None] = at_once
+) -> Written:
+    """Write a batch of which no id is there yet; UniqueViolation, and nothing written, if one is.
+
+    Before it commits, take_turn() is called.
+    """
     with connection.transaction():
         check_default(connection, target)
         insert(connection, target, batch)
+        take_turn()
         _forget_in_ledger(connection, target, _documents(batch))
     return Written(inserted=len(batch))
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from threading import Lock
 from typing import Any
 
 from psycopg import sql
@@ -16,11 +16,25 @@ from pgvec_toolkit.embed.texts import embed_texts
 from pgvec_toolkit.ingest import load
 from pgvec_toolkit.ingest.batch import Batch, Records, batch_of, cut
 from pgvec_toolkit.ingest.binary import encode
+from pgvec_toolkit.ingest.in_order import InOrder, Turn
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.overlap import prepared_ahead
-from pgvec_toolkit.pool import Connection
+from pgvec_toolkit.pool import Connection, Pool
 
 TEXTS_PER_TRANSACTION = 500
+
+
+class _Novelty:
+    """Whether the next batch may be expected to be new, as all were so far."""
+
+    def __init__(self) -> None:
+        self.expected = False
+        self._disproved = False
+
+    def learn(self, new: bool) -> None:
+        """Learn whether all rows of a batch were new."""
+        self._disproved |= not new
+        self.expected = not self._disproved
 
 
 @dataclass(frozen=True)
@@ -31,35 +45,54 @@ class Upsertion:
         target: where they go.
         embedder: returns the collection's embedder; called only if there is text to embed.
         batch_size: rows per transaction; fewer where texts have to be embedded, which takes longer to lose.
+        connections: how many batches are written at once.
     """
 
     target: Target
     embedder: Callable[[], Embedder]
     batch_size: int
+    connections: int = 1
 
-    def run(self, connection: Connection, records: Records, advance: Callable[[float], None]) -> Written:
-        """Write all records, one transaction a batch; the next batch is encoded while one is being written."""
-        written = Written()
-        new_so_far = False
-        for batch in prepared_ahead(cut(records, self.batch_size), self._encoded):
-            for part in _transactions(batch):
-                done, new_so_far = self._write(connection, part, new_so_far)
-                written.add(done)
-                advance(len(part))
-        return written
+    def run(self, pool: Pool, records: Records, advance: Callable[[float], None]) -> Written:
+        """Write all records, one transaction a batch, committed in order.
 
-    def _write(self, connection: Connection, batch: Batch, new_so_far: bool) -> tuple[Written, bool]:
-        """Write a batch; return with the counts whether the next may be expected to be new, as all were so far.
-
-        Rows with vectors are then copied without a look at what is there: should one be, the unique index tells.
+        While batches are written, one is encoded, and the records of the next are drawn from their iterator, in
+        the caller's thread: memory is that of these.
         """
-        if new_so_far and batch.vectors is not None:
+        total, novelty, embedding = Written(), _Novelty(), Lock()
+
+        def write(connection: Connection, batch: Batch, take_turn: Turn) -> Written:
+            return self._write(connection, batch, take_turn, novelty, embedding)
+
+        def written(batch: Batch, done: Written) -> None:
+            total.add(done)
+            advance(len(batch))
+
+        with InOrder(pool, self.connections, write, written) as writers:
+            for batch in prepared_ahead(cut(records, self.batch_size), self._encoded):
+                for part in _transactions(batch):
+                    writers.submit(part)
+        return total
+
+    def _write(
+        self, connection: Connection, batch: Batch, take_turn: Turn, novelty: _Novelty, embedding: Lock
+    ) -> Written:
+        """Write a batch; rows with vectors that are expected to be new without a look at what is there.
+
+        Should one be there, the unique index tells. Embedders are asked by one thread at a time.
+        """
+        if novelty.expected and batch.vectors is not None:
             with suppress(*load.LOST_RACES):
-                return load.insert_new(connection, self.target, batch), True
-            new_so_far = False
-        done = load.upsert(connection, self.target, partial(self._with_vectors, connection, batch))
-        first = batch.rows[0] == 0
-        return done, done.inserted == len(batch) and (new_so_far or first)
+                return load.insert_new(connection, self.target, batch, take_turn)
+            novelty.learn(False)
+
+        def prepare() -> list[Batch]:
+            with embedding:
+                return self._with_vectors(connection, batch)
+
+        done = load.upsert(connection, self.target, prepare, take_turn)
+        novelty.learn(done.inserted == len(batch))
+        return done
 
     def _encoded(self, rows: tuple[int, dict[str, Any]]) -> Batch:
         space = self.target.space

@@ -31,6 +31,7 @@ COMMANDS = {
         "sync",
         "failures",
         "retry",
+        "upsert",
     ),
     *("collection create", "collection list", "collection promote", "collection show", "collection drop"),
     *("collection add-space", "collection drop-space", "collection embed"),

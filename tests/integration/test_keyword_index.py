@@ -107,6 +107,16 @@ def test_every_kind_of_statement(connection: Connection) -> None:
     assert count(connection, "SELECT (SELECT count(*) FROM docs_keywords) + (SELECT count(*) FROM docs_lexemes)") == 0
 
 
+def test_what_is_kept_of_a_chunk_is_computed_within_the_statement(connection: Connection) -> None:
+    """A call for each chunk would double the time that the index adds to a load."""
+    plan = connection.execute(
+        """EXPLAIN (VERBOSE, COSTS OFF) SELECT k.* FROM generate_series(1, 9) i, pgvec._length_classes() classes
+           CROSS JOIN LATERAL pgvec._keyword_terms(to_tsvector('simple', i::text), classes) k"""
+    ).fetchall()
+    assert "_keyword_terms" not in str(plan)
+    assert "unnest" in str(plan)
+
+
 def test_what_changes_no_text_writes_nothing(connection: Connection, docs: Collection) -> None:
     fill(connection)
     state = b"""SELECT md5(string_agg(k::text || k.xmin || k.ctid, '' ORDER BY key)),

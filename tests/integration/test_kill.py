@@ -1,13 +1,19 @@
-"""Loading is killed (SIGKILL) at random moments: nothing is ever there by half, and a last run completes it."""
+"""Loading is killed (SIGKILL) at random moments: nothing is ever there by half, and a last run completes it.
+
+PGVEC_KILLS=100 kills each program that often, and restarts the server under it ten times.
+"""
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +21,14 @@ import psycopg
 import pytest
 
 from pgvec_toolkit.database import Database
+from pgvec_toolkit.embedded import EmbeddedServer
+from pgvec_toolkit.errors import ConnectionFailed
+from tests.integration.keyword_oracle import check_keyword_index
 from tests.words import WordEmbedder
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS, ROWS, KILLS = 60, 3000, 5
+DOCUMENTS, ROWS = 60, 3000
+KILLS = int(os.environ.get("PGVEC_KILLS", "2"))
 
 # Says a line before every few documents or rows, so that its progress can be watched without a clock.
 COMMON = """
@@ -47,7 +57,15 @@ collection = Database(sys.argv[1]).collection("docs", embedder=Talking())
 """
 INGEST = COMMON + f"collection.ingest((document(number) for number in range({DOCUMENTS})), progress=False)"
 SYNC = COMMON + "collection.sync(sys.argv[2], progress=False)"
-UPSERT = COMMON + f"collection.upsert((row(number) for number in range({ROWS})), batch_size=100, progress=False)"
+TEXTS = COMMON + (
+    f"texts = (row(number) for number in range({ROWS}))\n"
+    "collection.upsert(texts, batch_size=100, progress=False, connections=CONNECTIONS)"
+)
+VECTORS = COMMON + (
+    "numbers = [[1.0 + (n + d) % 7 for d in range(64)] for n in range(7)]\n"
+    f"vectors = (row(number) | {{'vector': numbers[number % 7]}} for number in range({ROWS}))\n"
+    "collection.upsert(vectors, batch_size=100, progress=False, connections=CONNECTIONS)"
+)
 
 
 def start(program: str, *arguments: str) -> subprocess.Popen[str]:
@@ -120,26 +138,35 @@ def test_ingestion_killed_at_any_moment(db: Database, dsn: str, connection: psyc
     assert whole.search("Part 3 of 4", k=1)[0].document_id == "doc4"
 
 
-def test_upsert_killed_at_any_moment(db: Database, dsn: str, connection: psycopg.Connection) -> None:
+@pytest.mark.parametrize(
+    ("program", "connections"), [(TEXTS, 1), (TEXTS, 2), (VECTORS, 2)], ids=["texts-1", "texts-2", "vectors-2"]
+)
+def test_upsert_killed_at_any_moment(
+    db: Database, dsn: str, connection: psycopg.Connection, program: str, connections: int
+) -> None:
+    program = program.replace("CONNECTIONS", str(connections))
     whole = db.create_collection("docs", embedder=WordEmbedder(), columns={"number": int})
     moments = random.Random(9)
-    counts = []
+    before = 0
     for _ in range(KILLS):
-        kill(UPSERT, dsn, after=moments.randint(3, 15), pause=moments.uniform(0, 0.015))
+        kill(program, dsn, after=moments.randint(3, 15), pause=moments.uniform(0, 0.015))
         rows = connection.execute("SELECT d.id, v.key FROM docs d LEFT JOIN docs_dense v USING (key)").fetchall()
         assert all(vector is not None for _, vector in rows)
-        counts.append(len(rows))
         # Batches are whole, and in their order.
         assert len(rows) % 100 == 0
         assert {int(id) for id, _ in rows} == set(range(len(rows)))
-    assert counts == sorted(counts)
-    assert counts[-1] < ROWS
-    run(UPSERT, dsn)
+        assert before <= len(rows) < ROWS
+        before = len(rows)
+        if before > ROWS / 2:
+            connection.execute("TRUNCATE docs CASCADE")
+            before = 0
+    run(program, dsn)
     rows = connection.execute(
         "SELECT id, text, number FROM docs JOIN docs_dense USING (key) ORDER BY number"
     ).fetchall()
     assert rows == [(str(number), f"row {number} of many", number) for number in range(ROWS)]
     assert len(whole) == ROWS
+    check_keyword_index(connection)
 
 
 def test_synchronisation_killed_at_any_moment(
@@ -171,7 +198,7 @@ def test_synchronisation_killed_at_any_moment(
         assert document == "record" or text.split() == wanted[document].split()
 
 
-@pytest.mark.parametrize("program", [INGEST, UPSERT], ids=["ingest", "upsert"])
+@pytest.mark.parametrize("program", [INGEST, TEXTS.replace("CONNECTIONS", "2")], ids=["ingest", "upsert"])
 def test_processes_loading_the_same_at_once(
     db: Database, dsn: str, connection: psycopg.Connection, program: str
 ) -> None:
@@ -189,3 +216,51 @@ def test_processes_loading_the_same_at_once(
     else:
         rows = connection.execute("SELECT number FROM docs JOIN docs_dense USING (key) ORDER BY number").fetchall()
         assert rows == [(number,) for number in range(ROWS)]
+
+
+@pytest.fixture
+def own_server() -> Iterator[EmbeddedServer]:
+    """A server that only this test uses."""
+    home = Path(tempfile.mkdtemp(prefix="pgvec-test-"))
+    home.chmod(0o711)
+    server = EmbeddedServer(home)
+    try:
+        yield server
+    finally:
+        server.stop("immediate")
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def test_server_restarts_while_it_is_loaded(own_server: EmbeddedServer) -> None:
+    moments = random.Random(10)
+    with Database(own_server.start()) as db:
+        db.migrate()
+        docs = db.create_collection("docs", embedder=WordEmbedder(), columns={"number": int}, keywords=False)
+
+        def restarting(number: int, records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+            moment = moments.randrange(len(records) * 3 // 4)
+            for position, record in enumerate(records):
+                if position == moment:
+                    own_server.stop("immediate" if number % 2 else "fast")
+                    own_server.start()
+                yield record
+
+        rows = [{"id": n, "text": f"row {n} of many", "number": n} for n in range(400)]
+        documents = [{"id": f"doc{n}", "text": f"# Part {n}"} for n in range(200)]
+        for number in range(10 if KILLS >= 10 else 1):
+            with pytest.raises(ConnectionFailed, match=r"connection|terminat|shut"):
+                docs.upsert(restarting(number, rows), batch_size=20)
+            found = db.fetch("SELECT d.number FROM docs d JOIN docs_dense USING (key) ORDER BY 1")
+            assert [n for (n,) in found] == list(range(len(found)))
+            assert len(found) % 20 == 0
+            assert docs.upsert(rows, connections=2).inserted == 400 - len(found)
+            assert db.fetch("SELECT number FROM docs JOIN docs_dense USING (key) ORDER BY 1") == [
+                (n,) for n in range(400)
+            ]
+            with pytest.raises(ConnectionFailed, match=r"connection|terminat|shut"):
+                docs.ingest(restarting(number + 1, documents))
+            done = docs.ingest(documents)
+            assert (done.documents, done.unchanged + done.chunks) == (200, 200)
+            assert db.fetch("SELECT count(*) FROM docs JOIN docs_dense USING (key) WHERE number IS NULL") == [(200,)]
+            db.fetch("TRUNCATE docs CASCADE")
+            db.fetch("DELETE FROM pgvec.ledger")
