@@ -10,6 +10,7 @@ from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.embed.registry import register
 from pgvec_toolkit.ingest.batch import Records
+from pgvec_toolkit.ingest.chunk.chunking import check_policy
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.records import Upsertion
 from pgvec_toolkit.ingest.space_embedding import Embedded, embed_missing, missing
@@ -25,7 +26,14 @@ ROWS_PER_BATCH = 5000
 class Writing(CollectionBase):
     """Methods that write."""
 
-    def upsert(self, records: Records, *, batch_size: int = ROWS_PER_BATCH, progress: bool | None = None) -> Written:
+    def upsert(
+        self,
+        records: Records,
+        *,
+        batch_size: int = ROWS_PER_BATCH,
+        too_long: str = "truncate",
+        progress: bool | None = None,
+    ) -> Written:
         """Insert records, or replace those whose id is known; each batch is one transaction.
 
         Args:
@@ -35,12 +43,15 @@ class Writing(CollectionBase):
                 Text without a vector is embedded, unless it is stored already.
             batch_size: rows per transaction; texts to be embedded are committed 500 at a time. Memory is that of
                 a few batches, whatever the number of rows.
+            too_long: what becomes of a text that is longer than the embedder reads: "truncate" stores it whole, embeds
+                its beginning, and counts it in what is returned; "error" refuses it.
             progress: whether to show a bar; None: on a terminal.
 
         Raises:
             InvalidRecord: a row cannot be stored; nothing of its batch was written, those before it were.
         """
-        upsertion = Upsertion(self._target(), lambda: self.embedder, batch_size)
+        check_policy(too_long, ("truncate", "error"))
+        upsertion = Upsertion(self._target(), lambda: self.embedder, batch_size, too_long)
         total = len(records) if isinstance(records, list | tuple) else None
         with (
             self._database.connection() as connection,

@@ -22,8 +22,8 @@ from pgvec_toolkit.embed.base import Embedder, embed_texts, fingerprint, pruned
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest import binary, ledger, load
 from pgvec_toolkit.ingest.batch import Batch, settle
-from pgvec_toolkit.ingest.chunk import chunker
-from pgvec_toolkit.ingest.document import Chunk, Document
+from pgvec_toolkit.ingest.chunk import Chunking, Cutter
+from pgvec_toolkit.ingest.document import Document, written_with
 from pgvec_toolkit.pool import Connection
 
 DOCUMENTS_AT_ONCE = 16  # are embedded and committed together: what an interruption can cost
@@ -39,6 +39,9 @@ class Ingested:
         chunks: chunks written.
         pruned_vectors: how many sparse vectors had more entries than an index holds.
         pruned_entries: how many entries, the smallest, they lost.
+        split: chunks that were longer than the embedder reads, and were cut into several.
+        truncated: chunks that are longer than the embedder reads: their end is stored, but not embedded.
+        notes: what else there is to know, as why code was cut as text.
     """
 
     documents: int = 0
@@ -46,6 +49,9 @@ class Ingested:
     chunks: int = 0
     pruned_vectors: int = 0
     pruned_entries: int = 0
+    split: int = 0
+    truncated: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -91,14 +97,14 @@ class Ingestion:
 
     target: load.Target
     embedder: Embedder
-    chunk_tokens: int | None = None
+    chunking: Chunking = field(default_factory=Chunking)
     # Hashes of documents that are prepared and not yet written: one that comes again is compared with these.
     _under_way: dict[str, bytes] = field(default_factory=dict, compare=False)
 
     def run(self, connection: Connection, documents: Iterable[Document], advance: Callable[[float], None]) -> Ingested:
         """Ingest documents, some at a time; what has been committed is skipped when it is run again."""
         done, before = Ingested(), pruned(self.embedder)
-        source = iter(documents)
+        cutter, source = self._cutter, iter(documents)
         while some := list(itertools.islice(source, DOCUMENTS_AT_ONCE)):
             work = self.prepare(connection, some)
             self.embed(work)
@@ -106,6 +112,7 @@ class Ingestion:
             advance(len(some))
         lost = pruned(self.embedder) - before
         done.pruned_vectors, done.pruned_entries = lost.vectors, lost.entries
+        done.split, done.truncated, done.notes = cutter.split, cutter.truncated, cutter.notes
         return done
 
     def prepare(self, connection: Connection, some: Sequence[Document]) -> Work:
@@ -147,16 +154,16 @@ class Ingestion:
         done.unchanged += work.unchanged
 
     @cached_property
-    def _cutter(self) -> Callable[[Document], list[Chunk]]:
-        return chunker(self.embedder, self.chunk_tokens)
+    def _cutter(self) -> Cutter:
+        return Cutter(self.embedder, self.chunking)
 
     @cached_property
     def _model(self) -> str:
         return fingerprint(self.embedder)
 
     def _content_hash(self, document: Document) -> bytes:
-        """Hash all that decides what is written: the text, the fields, the model, the size of chunks."""
-        parts = [document.text, document.fields, document.format, self._model, self.chunk_tokens]
+        """Hash all that decides what is written: the text, the fields, the model, how it is cut."""
+        parts = [document.text, document.fields, document.format, self._model, self.chunking.identity]
         # Twice: the first pass makes all keys texts, which alone can be sorted.
         plain = json.loads(json.dumps(parts, default=_hashable))
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()
@@ -172,18 +179,17 @@ class Ingestion:
     def _cut(self, document: Document, content_hash: bytes) -> Piece:
         """Cut a document into chunks, and encode what is known of them before they are embedded."""
         chunks = self._cutter(document)
-        settled = dict(zip(document.fields, settle(document.fields.values()), strict=True))
-        fields: dict[str, list[object]] = {name: [value] * len(chunks) for name, value in settled.items()}
+        written = [written_with(document, chunk) for chunk in chunks]
+        names = dict.fromkeys(name for own in written for name in own)
+        fields: dict[str, list[object]] = {name: settle(own.get(name) for own in written) for name in names}
         fields["document_id"] = [document.id] * len(chunks)
         fields["position"] = list(range(len(chunks)))
         fields["text"] = [chunk.text for chunk in chunks]
-        if any(chunk.metadata for chunk in chunks):
-            fields["metadata"] = [{**(settled.get("metadata") or {}), **chunk.metadata} for chunk in chunks]
         ids = [f"{document.id}#{position}" for position in range(len(chunks))]
         batch = Batch([document.row] * len(chunks), ids, fields, None)
         if chunks:
             batch = replace(binary.encode(batch, self.target.typed), fields={})
-        return Piece(document, content_hash, [chunk.embedded for chunk in chunks], batch)
+        return Piece(document, content_hash, self._cutter.texts(chunks), batch)
 
     def _replace(self, connection: Connection, pieces: list[Piece]) -> int:
         batch = _joined(pieces)

@@ -14,6 +14,8 @@ from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.errors import EmbeddingError, InvalidRecord
 from pgvec_toolkit.ingest import load
+from pgvec_toolkit.ingest.chunk.tokens import fitted
+from pgvec_toolkit.ingest.document import CONTEXT, embedded_text
 from pgvec_toolkit.ingest.load import Target
 from pgvec_toolkit.pool import Connection
 from pgvec_toolkit.progress import Advance
@@ -32,11 +34,13 @@ class Embedded:
         chunks: how many got a vector.
         pruned_vectors: how many sparse vectors had more entries than an index holds.
         pruned_entries: how many entries, the smallest, they lost.
+        truncated: how many are longer than the embedder reads, so that their end is not in the vector.
     """
 
     chunks: int = 0
     pruned_vectors: int = 0
     pruned_entries: int = 0
+    truncated: int = 0
 
 
 def missing(connection: Connection, space: Space) -> int:
@@ -53,24 +57,30 @@ def embed_missing(connection: Connection, space: Space, embedder: Embedder, adva
     Each batch is a transaction: interrupted or killed, the next call does the rest.
     """
     statement = sql.SQL(
-        "SELECT d.key, d.id, d.text FROM {} d LEFT JOIN {} v USING (key) "
+        "SELECT d.key, d.id, d.text, d.metadata ->> 'pgvec_context' FROM {} d LEFT JOIN {} v USING (key) "
         "WHERE {} AND d.key > %s ORDER BY d.key LIMIT {}"
     ).format(space.chunks, space.vectors, _WITHOUT, sql.Literal(_TEXTS_AT_ONCE))
-    before, chunks, last = embedding.pruned(embedder), 0, -(2**63)
+    before, done, last = embedding.pruned(embedder), Embedded(), -(2**63)
     while rows := connection.execute(statement, [last]).fetchall():
-        chunks += _embed(connection, Target(space, {}), embedder, rows)
+        _embed(connection, Target(space, {}), embedder, rows, done)
         last = rows[-1][0]
         advance(len(rows))
     pruned = embedding.pruned(embedder) - before
-    return Embedded(chunks, pruned.vectors, pruned.entries)
+    done.pruned_vectors, done.pruned_entries = pruned.vectors, pruned.entries
+    return done
 
 
-def _embed(connection: Connection, target: Target, embedder: Embedder, rows: Sequence[tuple[Any, ...]]) -> int:
+def _embed(
+    connection: Connection, target: Target, embedder: Embedder, rows: Sequence[tuple[Any, ...]], done: Embedded
+) -> None:
     space = target.space
-    vectors = embedding.embed_texts(embedder, [text for _, _, text in rows])
+    whole = [embedded_text(text, {CONTEXT: context}) for _, _, text, context in rows]
+    texts, too_long = fitted(embedder, whole)
+    vectors = embedding.embed_texts(embedder, texts)
     try:
         stacked = target.kind.stack(vectors, space.dimensions, space.distance, 0)
-        return _write(connection, target, rows, stacked)
+        done.chunks += _write(connection, target, rows, stacked)
+        done.truncated += len(too_long)
     except InvalidRecord as error:
         _, _, problem = str(error).partition(": ")
         raise EmbeddingError(
@@ -86,8 +96,8 @@ def _write(connection: Connection, target: Target, rows: Sequence[tuple[Any, ...
     ).format(target.space.chunks)
 
     def write() -> int:
-        there: dict[int, str] = dict(connection.execute(unchanged, [[key for key, _, _ in rows]]).fetchall())
-        kept = np.flatnonzero([there.get(key) == text for key, _, text in rows]).tolist()
+        there: dict[int, str] = dict(connection.execute(unchanged, [[key for key, *_ in rows]]).fetchall())
+        kept = np.flatnonzero([there.get(key) == text for key, _, text, _ in rows]).tolist()
         load.replace_vectors(connection, target, [rows[row][0] for row in kept], vectors[kept], kept)
         return len(kept)
 
