@@ -68,5 +68,5 @@ $(VENV)/.demo-installed: $(VENV)/.created pyproject.toml constraints.txt
 
 $(VENV)/.test-installed: $(VENV)/.demo-installed
 	@echo "Installing what the tests need ..."
-	@$(PIP) -e '.[embed,test]'
+	@$(PIP) -e '.[embed,files,test]'
 	@touch $@

@@ -20,6 +20,7 @@ from pgvec_toolkit.cli import (
     evaluate,
     history,
     indexes,
+    models,
     rebuilding,
     search,
     server,
@@ -48,6 +49,7 @@ tuning.add_to(app)
 advise.add_to(app)
 watching.add_to(app)
 evaluate.add_to(app)
+models.add_to(app)
 doctor.add_to(app)
 
 

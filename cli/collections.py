@@ -199,13 +199,15 @@ def drop(
 def _prompted(name: str | None, query: str | None, document: str | None) -> Embedder | str | None:
     if query is None and document is None:
         return name
-    from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, load
-    from pgvec_toolkit.embed.sentence_transformer import SentenceTransformerEmbedder
+    from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER
+    from pgvec_toolkit.embed.kinds import kind_of_spec, load
+    from pgvec_toolkit.embed.spec import spec_of
 
     model = name or DEFAULT_EMBEDDER
-    if not isinstance(load(model), SentenceTransformerEmbedder):
+    given = spec_of("", "", {"query_prompt": query, "document_prompt": document})
+    if "query_prompt" not in kind_of_spec(model).options or hasattr(load(model), "type"):
         raise typer.BadParameter("go with a dense model only", param_hint="--query-prompt, --document-prompt")
-    return SentenceTransformerEmbedder(model, query_prompt=query, document_prompt=document)
+    return load(model + (f"&{given[1:]}" if "?" in model else given))
 
 
 def _parse_column(text: str) -> tuple[str, str]:

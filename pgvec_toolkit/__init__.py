@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pgvec_toolkit.embed.base import Embedder
     from pgvec_toolkit.ingest.chunk.chunking import Chunker
     from pgvec_toolkit.ingest.document import Chunk, Document
+    from pgvec_toolkit.ingest.read.database import read_sql
     from pgvec_toolkit.rerank.http import HttpReranker
     from pgvec_toolkit.rerank.spec import Rerank
     from pgvec_toolkit.search.hit import Hit
@@ -44,6 +45,7 @@ __all__ = [
     "Rerank",
     "connect",
     "errors",
+    "read_sql",
 ]
 
 # Imported when first used: psycopg and numpy take longer to import than most commands take to run.
@@ -56,6 +58,7 @@ _HOMES = {
     "Document": "pgvec_toolkit.ingest.document",
     "Embedder": "pgvec_toolkit.embed.base",
     "Hit": "pgvec_toolkit.search.hit",
+    "read_sql": "pgvec_toolkit.ingest.read.database",
     "HttpReranker": "pgvec_toolkit.rerank.http",
     "Rerank": "pgvec_toolkit.rerank.spec",
 }

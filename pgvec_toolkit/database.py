@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pgvec_toolkit.collection import Collection
     from pgvec_toolkit.embed.base import Embedder
+    from pgvec_toolkit.embed.registry import RegisteredModel
     from pgvec_toolkit.watch.doctor import Finding, Mended
 
 
@@ -52,8 +53,9 @@ class Database(Pool):
 
         Args:
             name: lower-case letters, digits and underscores; it names the chunk table, too.
-            embedder: turns text into vectors, dense or sparse: an Embedder, or the name of one. With neither this
-                nor `dimensions` it is the default, sentence-transformers/all-MiniLM-L6-v2.
+            embedder: turns text into vectors: an Embedder, or the spec of one, such as "ollama:nomic-embed-text" (see
+                docs/ingestion.md). With neither this nor `dimensions` it is the default,
+                sentence-transformers/all-MiniLM-L6-v2.
             dimensions: length of the vectors, when you bring your own and there is no embedder.
             type: vector, halfvec, bit, sparsevec or vector[] (several vectors a chunk). None: what an index can hold:
                 vector up to 2,000 dimensions, halfvec up to 4,000, beyond that vector with a binary index.
@@ -89,6 +91,12 @@ class Database(Pool):
     def collections(self) -> list[str]:
         """Return the names of all collections."""
         return [name for (name,) in self.fetch("SELECT name FROM pgvec.collections ORDER BY name")]
+
+    def models(self) -> list[RegisteredModel]:
+        """Return the embedding models that vector spaces have or had (SQL: table `pgvec.models`)."""
+        from pgvec_toolkit.embed import registry
+
+        return registry.models(self)
 
     def explain_sql(self, statement: str) -> str:
         """Return the plan of a statement, and which vector index it uses, or why none (SQL: `pgvec.explain_sql`)."""

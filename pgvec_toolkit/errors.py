@@ -13,6 +13,8 @@ PgvecError
 ├── InvalidRecord           a row that cannot be stored; names the row and the field
 ├── FilterError             unknown operator or column, or a value of the wrong type
 ├── EmbeddingError          the embedder is missing, or its output does not fit the space
+│   ├── RejectedText        the embedder will never take these texts; others it takes
+│   └── EmbedderUnavailable the embedder cannot be reached or is overloaded; later it may answer
 ├── RerankError             a reranker failed, or its scores do not fit
 ├── IndexBuildError         an index could not be built
 └── TuningError             the target recall cannot be reached, or there is nothing to tune on
@@ -70,12 +72,14 @@ class InvalidRecord(PgvecError):
     Attributes:
         row: position of the row in the input, counted from 0.
         field: the offending field.
+        problem: what is the matter with it.
     """
 
     def __init__(self, row: int, field: str, problem: str) -> None:
         super().__init__(f"row {row}, field {field!r}: {problem}")
         self.row = row
         self.field = field
+        self.problem = problem
 
 
 class FilterError(PgvecError):
@@ -84,6 +88,22 @@ class FilterError(PgvecError):
 
 class EmbeddingError(PgvecError):
     """The embedder is missing, or what it returns does not fit the vector space."""
+
+
+class RejectedText(EmbeddingError):
+    """The embedder refuses some texts for good, such as one that is too long; it takes others.
+
+    Attributes:
+        positions: of these texts in what was handed to `embed_documents`, counted from 0.
+    """
+
+    def __init__(self, message: str, positions: tuple[int, ...] = (0,)) -> None:
+        super().__init__(message)
+        self.positions = positions
+
+
+class EmbedderUnavailable(EmbeddingError):
+    """The embedder cannot be reached, or is overloaded: nothing is wrong with the texts, try again later."""
 
 
 class RerankError(PgvecError):

@@ -134,9 +134,10 @@ BEGIN
     FOR document IN SELECT DISTINCT d.id COLLATE "C" FROM unnest(document_ids) d (id) ORDER BY 1 LOOP
         DELETE FROM pgvec.ledger l WHERE l.collection_id = owner.id AND l.document_id = document;
     END LOOP;
+    DELETE FROM pgvec.failures f WHERE f.collection_id = owner.id AND f.document_id = ANY (document_ids);
     EXECUTE format('DELETE FROM %I.%I WHERE document_id = ANY ($1)', owner.schema_name, owner.table_name) USING document_ids;
     GET DIAGNOSTICS deleted = ROW_COUNT;
     RETURN deleted;
 END $$;
 COMMENT ON FUNCTION pgvec.delete_documents(text, text[]) IS
-'Delete documents with their chunks, vectors and ledger rows. Returns the number of chunks deleted.';
+'Delete documents with their chunks, vectors and ledger rows, and what is recorded of their failures. Returns the number of chunks deleted.';

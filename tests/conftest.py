@@ -28,7 +28,14 @@ from pgvec_toolkit.schema import migrate
 from tests.words import WordEmbedder
 
 # A test's connection is what its fixture says, never what the developer's shell says.
-_KEPT = ("PGVEC_TEST_DSN", "PGVEC_FUZZ", "PGVEC_FUZZ_SEED", "PGVEC_KEYWORD_SECONDS", "PGVEC_INTERRUPTIONS")
+_KEPT = (
+    "PGVEC_TEST_DSN",
+    "PGVEC_FUZZ",
+    "PGVEC_FUZZ_SEED",
+    "PGVEC_KEYWORD_SECONDS",
+    "PGVEC_INTERRUPTIONS",
+    "PGVEC_MIXED_FILES",
+)
 for name in [name for name in os.environ if name.startswith("PG") and name not in _KEPT]:
     del os.environ[name]
 os.environ["HF_HUB_OFFLINE"] = "1"

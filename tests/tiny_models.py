@@ -75,12 +75,9 @@ def vocabulary() -> list[str]:
 
 def _write(path: Path, kind: Any, **options: Any) -> None:
     import torch
-    from transformers import BertConfig, BertTokenizerFast
+    from transformers import BertConfig
 
-    tokens = vocabulary()
-    path.mkdir(parents=True)
-    (path / "vocab.txt").write_text("\n".join(tokens))
-    BertTokenizerFast(str(path / "vocab.txt"), model_max_length=LONGEST).save_pretrained(path)
+    tokens = _write_tokenizer(path)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokens),
@@ -93,3 +90,60 @@ def _write(path: Path, kind: Any, **options: Any) -> None:
         **options,
     )
     kind(config).save_pretrained(path)
+
+
+def _write_tokenizer(path: Path) -> list[str]:
+    from transformers import BertTokenizerFast
+
+    tokens = vocabulary()
+    path.mkdir(parents=True)
+    (path / "vocab.txt").write_text("\n".join(tokens))
+    BertTokenizerFast(str(path / "vocab.txt"), model_max_length=LONGEST).save_pretrained(path)
+    return tokens
+
+
+def tiny_modern_bert(path: Path) -> str:
+    """Write an embedder: a ModernBERT of one layer, its first token's vector; 32 dimensions, made for 16 as well."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import ModernBertConfig, ModernBertModel
+
+    folder = path / "bert"
+    tokens = _write_tokenizer(folder)
+    torch.manual_seed(0)
+    config = ModernBertConfig(
+        vocab_size=len(tokens),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=LONGEST,
+        initializer_range=0.5,
+        pad_token_id=tokens.index("[PAD]"),
+        cls_token_id=tokens.index("[CLS]"),
+        sep_token_id=tokens.index("[SEP]"),
+        bos_token_id=tokens.index("[CLS]"),
+        eos_token_id=tokens.index("[SEP]"),
+    )
+    ModernBertModel(config).save_pretrained(folder)
+    modules = [Transformer(str(folder)), Pooling(32, pooling_mode="cls")]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(path), create_model_card=False)
+    return str(path)
+
+
+def tiny_static(path: Path) -> str:
+    """Write a model2vec: random vectors of 16 dimensions for words; an unknown one has none."""
+    import numpy as np
+    from model2vec import StaticModel
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.normalizers import Lowercase
+    from tokenizers.pre_tokenizers import Whitespace
+
+    words = ["[UNK]", *dict.fromkeys(WORDS.split())]
+    tokenizer = Tokenizer(WordLevel({word: place for place, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = Lowercase(), Whitespace()
+    vectors = np.random.default_rng(0).normal(size=(len(words), 16)).astype(np.float32)
+    StaticModel(vectors, tokenizer).save_pretrained(path)
+    return str(path)

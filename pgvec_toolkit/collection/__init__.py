@@ -16,7 +16,7 @@ from pgvec_toolkit.collection.searching import Searching
 from pgvec_toolkit.collection.warming import Warming
 from pgvec_toolkit.collection.watching import Watching
 from pgvec_toolkit.collection.writing import Writing
-from pgvec_toolkit.embed import base as embedding
+from pgvec_toolkit.embed import kinds
 from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, Embedder
 from pgvec_toolkit.embed.registry import register
 from pgvec_toolkit.schema import space as spaces
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pgvec_toolkit.evaluate.evaluation import Evaluation, Mode
     from pgvec_toolkit.evaluate.fit import Fitted
     from pgvec_toolkit.pool import Pool
+    from pgvec_toolkit.schema.space import Space
 
 
 class Collection(
@@ -59,7 +60,7 @@ class Collection(
         """Create the collection and its tables, in one transaction with the registration of its model."""
         if embedder is None and dimensions is None:
             embedder = DEFAULT_EMBEDDER
-        loaded = embedding.load(embedder) if isinstance(embedder, str) else embedder
+        loaded = kinds.load(embedder) if isinstance(embedder, str) else embedder
         shape = spaces.shape_of(loaded, dimensions, type, distance)
         with database.connection() as connection, connection.transaction():
             connection.execute(
@@ -84,9 +85,7 @@ class Collection(
         """Open the collection; its embedder is loaded when text first has to be embedded."""
         space = spaces.find(database, name)
         if isinstance(embedder, str):
-            loaded = None if embedder == space.model else embedding.load(embedder)
-            # By its name alone it would lack the prompts and the pruning that it was given.
-            embedder = None if loaded is None or loaded.name == space.model else loaded
+            embedder = None if embedder == space.model else _opened_with(embedder, space)
         return cls(database, name, space, embedder)
 
     def evaluate(
@@ -167,3 +166,9 @@ class Collection(
             seed=seed,
             progress=progress,
         )
+
+
+def _opened_with(spec: str, space: Space) -> Embedder:
+    """Return the embedder of a spec; if it is the space's own, with what that was given beside its name."""
+    loaded = kinds.load(spec)
+    return kinds.load(spec, space.model_details, trust=True) if loaded.name == space.model else loaded

@@ -14,7 +14,6 @@ from pgvec_toolkit.search.filter import Filter, plain
 from pgvec_toolkit.search.hit import Hits
 from pgvec_toolkit.search.hybrid import KEYWORD, Chosen, Fusion
 from pgvec_toolkit.search.options import HybridOptions, KeywordOptions, SearchOptions, check_options
-from pgvec_toolkit.vectors import vector_type
 
 if TYPE_CHECKING:
     from pgvec_toolkit.rerank.base import Reranker
@@ -170,7 +169,7 @@ class Searching(CollectionBase):
     def maxsim(
         self,
         query: Query,
-        tokens: Any,
+        tokens: Any = None,
         k: int = 10,
         where: Filter | None = None,
         *,
@@ -182,14 +181,15 @@ class Searching(CollectionBase):
 
         Args:
             query: for the first search: a text, or a vector.
-            tokens: the query's vectors, of shape (tokens, dimensions of the space).
+            tokens: the query's vectors, of shape (tokens, dimensions of the space), or a text that the space's embedder
+                makes them of; None: the query's text.
             k: how many hits.
             where: a filter of the first search.
             space: of type vector[], whose vectors rescore.
             candidates: how many are rescored; None: ten times k, at least 100.
             first_space: the space of the first search; None: the default one.
         """
-        several = vector_type("vector[]").query(tokens, self._space(space).dimensions, self._space(space).distance)
+        several = self._query(query if tokens is None else tokens, space)
         return self._searcher.maxsim(self._query(query, first_space), several, k, where, space, candidates, first_space)
 
     def explain(self, query: Query, k: int = 10, where: Filter | None = None, **options: Unpack[SearchOptions]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pgvec_toolkit.collection.base import CollectionBase
-from pgvec_toolkit.embed import base as embedding
+from pgvec_toolkit.embed import kinds
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.embed.registry import register
 from pgvec_toolkit.ingest.batch import Records
@@ -89,12 +89,12 @@ class Writing(CollectionBase):
 
         Args:
             name: by which searches ask for it.
-            embedder: a model name or an `Embedder`, dense or sparse (SPLADE); what the next three are follows from it.
+            embedder: a spec or an `Embedder`, dense, sparse or of several vectors; the next three follow from it.
             dimensions: of the vectors.
             type: of the vectors: vector, halfvec, bit, sparsevec or vector[].
             distance: by which they are compared.
         """
-        loaded = embedding.load(embedder) if isinstance(embedder, str) else embedder
+        loaded = kinds.load(embedder) if isinstance(embedder, str) else embedder
         shape = spaces.shape_of(loaded, dimensions, type, distance)
         with self._database.connection() as connection, connection.transaction():
             connection.execute(

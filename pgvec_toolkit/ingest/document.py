@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pgvec_toolkit.errors import PgvecError
+
 
 @dataclass(frozen=True)
 class Document:
@@ -38,12 +40,14 @@ class Unreadable:
         id: that it would have had; of a part of a file, the file's with the part (`data.csv:17`).
         reason: why, and what to do.
         source: the file, if it is one.
+        error: what to raise where nothing may be left out.
     """
 
     row: int
     id: str
     reason: str
     source: Path | None = None
+    error: PgvecError | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Each step takes some documents on; steps of different documents may overlap, writes in the order of preparations.
 A document's ledger row, its old chunks' removal and its new chunks with their vectors are one
-transaction, so a process killed anywhere leaves each document as it was or as it shall be.
+transaction, so a process killed anywhere leaves each document as it was or as it shall be. A document that
+fails in any step is recorded, and the others go on.
 """
 
 from __future__ import annotations
@@ -10,175 +11,238 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+import psycopg
 from psycopg import sql
 
-from pgvec_toolkit.embed.base import Embedder, embed_texts, fingerprint, pruned
-from pgvec_toolkit.errors import ConfigurationError
-from pgvec_toolkit.ingest import binary, ledger, load
-from pgvec_toolkit.ingest.batch import Batch, settle
+from pgvec_toolkit.embed.base import Embedder, pruned
+from pgvec_toolkit.embed.texts import TextCounts, embed_texts
+from pgvec_toolkit.errors import (
+    CollectionNotFound,
+    ConfigurationError,
+    EmbedderUnavailable,
+    MissingDependency,
+    PgvecError,
+)
+from pgvec_toolkit.ingest import binary, blame, ledger, load
+from pgvec_toolkit.ingest.batch import Batch, identifier, settle
 from pgvec_toolkit.ingest.chunk import Chunking, Cutter
-from pgvec_toolkit.ingest.document import Document, written_with
+from pgvec_toolkit.ingest.document import Chunk, Document, Unreadable, written_with
+from pgvec_toolkit.ingest.ledger import Failed, Stage
+from pgvec_toolkit.ingest.sources import file_id
+from pgvec_toolkit.ingest.window import Window
+from pgvec_toolkit.ingest.work import Compared, Ingested, Piece, Read, Work
 from pgvec_toolkit.pool import Connection
 
-DOCUMENTS_AT_ONCE = 16  # are embedded and committed together: what an interruption can cost
+__all__ = ["DOCUMENTS_AT_ONCE", "Ingested", "Ingestion", "Piece", "Read", "Work"]
 
-
-@dataclass
-class Ingested:
-    """What an ingestion did.
-
-    Attributes:
-        documents: documents that were read.
-        unchanged: documents skipped, because the ledger has them with the same content.
-        chunks: chunks written.
-        pruned_vectors: how many sparse vectors had more entries than an index holds.
-        pruned_entries: how many entries, the smallest, they lost.
-        split: chunks that were longer than the embedder reads, and were cut into several.
-        truncated: chunks that are longer than the embedder reads: their end is stored, but not embedded.
-        notes: what else there is to know, as why code was cut as text.
-    """
-
-    documents: int = 0
-    unchanged: int = 0
-    chunks: int = 0
-    pruned_vectors: int = 0
-    pruned_entries: int = 0
-    split: int = 0
-    truncated: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Piece:
-    """A document that is to be written.
-
-    Attributes:
-        document: as it was read.
-        content_hash: over all that decides what is written.
-        texts: what is embedded of each chunk.
-        batch: its chunks, encoded; `vectors` is None until they are embedded.
-    """
-
-    document: Document
-    content_hash: bytes
-    texts: list[str]
-    batch: Batch
-
-
-@dataclass
-class Work:
-    """Some documents on their way.
-
-    Attributes:
-        read: how many were read.
-        unchanged: how many the ledger has as they are.
-        pieces: those that are to be written.
-    """
-
-    read: int = 0
-    unchanged: int = 0
-    pieces: list[Piece] = field(default_factory=list)
-
-    @property
-    def texts(self) -> int:
-        """How many texts are to be embedded."""
-        return sum(len(piece.texts) for piece in self.pieces)
+DOCUMENTS_AT_ONCE = 16  # are committed together; of how many texts are embedded together, see window.py
 
 
 @dataclass(frozen=True)
 class Ingestion:
-    """How documents become chunks of one collection."""
+    """How documents become chunks of one collection.
+
+    Attributes:
+        target: where they go.
+        embedder: of the collection.
+        chunking: how documents are cut.
+        strict: whether the first document that fails ends it, unrecorded.
+        options: what is recorded with a failure, so that it can be tried again in the same way.
+        written: is told of each document that was written, with its version.
+    """
 
     target: load.Target
     embedder: Embedder
     chunking: Chunking = field(default_factory=Chunking)
+    strict: bool = False
+    options: Mapping[str, object] = field(default_factory=dict)
+    written: Callable[[Document, int], None] = lambda _document, _version: None
     # Hashes of documents that are prepared and not yet written: one that comes again is compared with these.
     _under_way: dict[str, bytes] = field(default_factory=dict, compare=False)
 
-    def run(self, connection: Connection, documents: Iterable[Document], advance: Callable[[float], None]) -> Ingested:
-        """Ingest documents, some at a time; what has been committed is skipped when it is run again."""
-        done, before = Ingested(), pruned(self.embedder)
-        cutter, source = self._cutter, iter(documents)
-        while some := list(itertools.islice(source, DOCUMENTS_AT_ONCE)):
-            work = self.prepare(connection, some)
-            self.embed(work)
-            self.write(connection, work, done)
-            advance(len(some))
-        lost = pruned(self.embedder) - before
-        done.pruned_vectors, done.pruned_entries = lost.vectors, lost.entries
-        done.split, done.truncated, done.notes = cutter.split, cutter.truncated, cutter.notes
+    def run(
+        self,
+        connection: Connection,
+        documents: Iterable[Read],
+        advance: Callable[[float], None],
+        done: Ingested | None = None,
+    ) -> Ingested:
+        """Ingest documents, some at a time; what has been committed is skipped when it is run again.
+
+        What has been done is counted in `done` if it is given, so that it is known of an ingestion that is interrupted.
+        """
+        done, before = Ingested() if done is None else done, pruned(self.embedder)
+        try:
+            self._run(connection, documents, advance, done)
+        except EmbedderUnavailable as error:
+            raise EmbedderUnavailable(
+                f"{error}. {done.documents} documents are dealt with: run it again when the embedder answers, "
+                "it goes on with the others"
+            ) from error
+        finally:
+            lost = pruned(self.embedder) - before
+            done.pruned_vectors, done.pruned_entries = lost.vectors, lost.entries
         return done
 
-    def prepare(self, connection: Connection, some: Sequence[Document]) -> Work:
-        """Hash documents, ask the ledger which of them have changed, cut and encode these.
+    def _run(
+        self, connection: Connection, documents: Iterable[Read], advance: Callable[[float], None], done: Ingested
+    ) -> None:
+        _ = self._cutter  # refuses what cannot be done, before anything is written
+        window = Window()
+        for works in self._prepared(connection, documents, window):
+            with window.timed(works):
+                self.embed(*works, cache=connection)
+            for work in works:
+                self.write(connection, work, done)
+                advance(work.read)
 
-        The connection is asked one question, outside of any transaction.
-        """
-        latest = {document.id: document for document in some}
-        hashes = {id: self._content_hash(document) for id, document in latest.items()}
-        changed = [latest[id] for id in self._changed(connection, latest, hashes)]
-        pieces = [self._cut(document, hashes[document.id]) for document in changed]
-        self._under_way.update((document.id, hashes[document.id]) for document in changed)
-        return Work(len(some), len(latest) - len(changed), pieces)
+    def _prepared(self, connection: Connection, documents: Iterable[Read], window: Window) -> Iterator[list[Work]]:
+        """Yield what is embedded at once: as much as the window takes, in parts that are written each by itself."""
+        source, works = iter(documents), list[Work]()
+        try:
+            while some := list(itertools.islice(source, DOCUMENTS_AT_ONCE)):
+                works.append(self.prepare(connection, some))
+                if window.is_full(works):
+                    yield works
+                    works = []
+        except Exception:
+            yield works  # what came before the failure is not at fault
+            raise
+        yield works
 
-    def embed(self, work: Work) -> None:
-        """Give the chunks their vectors; no connection is needed."""
-        texts = [text for piece in work.pieces for text in piece.texts]
-        if not texts:
+    def compare(self, connection: Connection, some: Sequence[Read]) -> Compared:
+        """Hash documents, and ask the ledger which of them have changed: one question, outside of any transaction."""
+        found = Compared(len(some))
+        latest: dict[str, Document] = {}
+        for document in {document.id: document for document in some}.values():
+            if isinstance(document, Unreadable):
+                self._fail(found.failed, document, "read", _unreadable(document))
+                continue
+            try:
+                found.hashes[identifier(document.id, document.row)] = self._content_hash(document)
+                latest[document.id] = document
+            except Exception as error:
+                self._fail(found.failed, document, "write", error)
+        found.known = ledger.entries(connection, self._collection, list(latest))
+        for id, entry in found.known.items():
+            _refuse_namesake(id, entry.source, latest[id].source)
+        known = {id: entry.content_hash for id, entry in found.known.items()} | self._under_way
+        for id, document in latest.items():
+            (found.unchanged if known.get(id) == found.hashes[id] else found.changed).append(document)
+        return found
+
+    def prepare(self, connection: Connection, some: Sequence[Read]) -> Work:
+        """Compare documents with the ledger; cut those that have changed, and encode their chunks."""
+        found = self.compare(connection, some)
+        known = {id: entry for id, entry in found.known.items() if entry.content_hash == found.hashes[id]}
+        work = Work(found.read, [], found.unchanged, known, found.failed)
+        for document in found.changed:
+            self._cut(work, document, found.hashes[document.id])
+        work.under_way = {piece.document.id: piece.content_hash for piece in work.pieces}
+        self._under_way.update(work.under_way)
+        return work
+
+    def _cut(self, work: Work, document: Document, content_hash: bytes) -> None:
+        """Cut a document into chunks, and encode these."""
+        stage: Stage = "chunk"
+        cutter = self._cutter
+        split, truncated = cutter.split, cutter.truncated
+        try:
+            chunks = cutter(document)
+            stage = "write"
+            piece = self._encoded(document, content_hash, chunks)
+        except MissingDependency:
+            raise  # of no document's making
+        except Exception as error:
+            self._fail(work.failed, document, stage, error)
             return
-        space, rows = self.target.space, [row for piece in work.pieces for row in piece.batch.rows]
-        vectors = embed_texts(self.embedder, texts)
-        stacked = self.target.kind.stack(vectors, space.dimensions, space.distance, rows)
-        first = 0
-        for piece in work.pieces:
-            piece.batch.vectors = stacked[first : first + len(piece.texts)]
-            first += len(piece.texts)
+        piece.split, piece.truncated = cutter.split - split, cutter.truncated - truncated
+        piece.notes, cutter.notes = cutter.notes, []
+        work.pieces.append(piece)
+
+    def embed(self, *works: Work, cache: Connection | None = None) -> None:
+        """Give the chunks their vectors: the more at once, the faster.
+
+        Args:
+            works: that were prepared.
+            cache: to the database whose cache of embeddings is asked; None: no cache.
+        """
+        counts = TextCounts()
+
+        def is_at_fault(error: Exception, pieces: Sequence[Piece]) -> bool:
+            return not self.strict and blame.is_texts_fault(error, self.embedder, len(pieces) == 1)
+
+        pieces = [piece for work in works for piece in work.pieces]
+        failed = blame.bisected(pieces, partial(self._embed, cache=cache, counts=counts), is_at_fault)
+        at_fault = {id(piece): error for piece, error in failed}
+        for work in works:
+            self._drop(work, "embed", [(piece, at_fault[id(piece)]) for piece in work.pieces if id(piece) in at_fault])
+        if works:
+            works[0].counts = counts
 
     def write(self, connection: Connection, work: Work, done: Ingested) -> None:
-        """Write documents whose chunks have their vectors, in one transaction; count what was done.
+        """Write documents whose chunks have their vectors, in one transaction, and record what failed; count it.
 
         In a transaction of the caller's it becomes part of that.
         """
-        if work.pieces:
-            done.chunks += self._replace(connection, work.pieces)
-        for piece in work.pieces:
-            if self._under_way.get(piece.document.id) == piece.content_hash:
-                del self._under_way[piece.document.id]
+
+        def act(pieces: Sequence[Piece]) -> None:
+            if pieces:
+                self._replace(connection, pieces, done)
+
+        def is_at_fault(error: Exception, _: Sequence[Piece]) -> bool:
+            return not self.strict and blame.is_rows_fault(error)
+
+        try:
+            self._drop(work, "write", blame.bisected(work.pieces, act, is_at_fault))
+            self._note_unchanged(connection, work)
+            if work.failed:
+                with connection.transaction():
+                    done.failed += ledger.record(connection, self._collection, work.failed, self.options)
+        except (psycopg.errors.ForeignKeyViolation, psycopg.errors.UndefinedTable) as error:
+            self._raise_if_dropped(connection, error)
+            raise
+        for id, content_hash in work.under_way.items():
+            if self._under_way.get(id) == content_hash:
+                del self._under_way[id]
         done.documents += work.read
-        done.unchanged += work.unchanged
+        done.cached += work.counts.cached
+        done.duplicates += work.counts.duplicates
+        done.unchanged += len(work.unchanged)
+
+    @property
+    def _collection(self) -> int:
+        return self.target.space.collection_id
 
     @cached_property
     def _cutter(self) -> Cutter:
         return Cutter(self.embedder, self.chunking)
 
-    @cached_property
-    def _model(self) -> str:
-        return fingerprint(self.embedder)
+    def _fail(self, failed: list[Failed], document: Read, stage: Stage, error: Exception) -> None:
+        """Note that a document failed; raise the error if it is to end the ingestion."""
+        if self.strict:
+            raise error
+        reason = document.reason if isinstance(document, Unreadable) else blame.reason(error)
+        failed.append(Failed(document, stage, reason))
 
     def _content_hash(self, document: Document) -> bytes:
-        """Hash all that decides what is written: the text, the fields, the model, how it is cut."""
-        parts = [document.text, document.fields, document.format, self._model, self.chunking.identity]
+        """Hash all that decides what is written: the text, the fields, how it is cut.
+
+        The model is not among it: another one is refused, and one that is swapped makes no document new.
+        """
+        parts = [document.text, document.fields, document.format, self.chunking.identity]
         # Twice: the first pass makes all keys texts, which alone can be sorted.
         plain = json.loads(json.dumps(parts, default=_hashable))
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()
 
-    def _changed(self, connection: Connection, documents: dict[str, Document], hashes: dict[str, bytes]) -> list[str]:
-        """Return the ids of documents that the ledger has not, or not so."""
-        entries = ledger.entries(connection, self.target.space.collection_id, list(hashes))
-        for id, entry in entries.items():
-            _refuse_namesake(id, entry.source, documents[id].source)
-        known = {id: entry.content_hash for id, entry in entries.items()} | self._under_way
-        return [id for id, content_hash in hashes.items() if known.get(id) != content_hash]
-
-    def _cut(self, document: Document, content_hash: bytes) -> Piece:
-        """Cut a document into chunks, and encode what is known of them before they are embedded."""
-        chunks = self._cutter(document)
+    def _encoded(self, document: Document, content_hash: bytes, chunks: Sequence[Chunk]) -> Piece:
+        """Encode what is known of chunks before they are embedded."""
         written = [written_with(document, chunk) for chunk in chunks]
         names = dict.fromkeys(name for own in written for name in own)
         fields: dict[str, list[object]] = {name: settle(own.get(name) for own in written) for name in names}
@@ -191,24 +255,74 @@ class Ingestion:
             batch = replace(binary.encode(batch, self.target.typed), fields={})
         return Piece(document, content_hash, self._cutter.texts(chunks), batch)
 
-    def _replace(self, connection: Connection, pieces: list[Piece]) -> int:
-        batch = _joined(pieces)
+    def _embed(self, pieces: Sequence[Piece], cache: Connection | None, counts: TextCounts) -> None:
+        texts = [text for piece in pieces for text in piece.texts]
+        if not texts:
+            return
+        space, rows = self.target.space, [row for piece in pieces for row in piece.batch.rows]
+        vectors = embed_texts(self.embedder, texts, cache, counts)
+        stacked = self.target.kind.stack(vectors, space.dimensions, space.distance, rows)
+        first = 0
+        for piece in pieces:
+            piece.batch.vectors = stacked[first : first + len(piece.texts)]
+            first += len(piece.texts)
 
-        def write() -> None:
-            ledger.enter(
-                connection,
-                self.target.space.collection_id,
-                [(piece.document.id, piece.content_hash, len(piece.batch), piece.document.source) for piece in pieces],
-            )
-            statement = sql.SQL("DELETE FROM {} WHERE document_id = ANY (%s) OR id = ANY (%s)")
-            connection.execute(
-                statement.format(self.target.space.chunks), [[piece.document.id for piece in pieces], batch.ids]
-            )
+    def _replace(self, connection: Connection, pieces: Sequence[Piece], done: Ingested) -> None:
+        """Write documents in the place of what there is of them, but those that somebody else has just written so."""
+        chunks = self.target.space.chunks
+
+        def write() -> tuple[list[Piece], dict[str, int]]:
+            # First of all, as who drops the collection does: what comes later would be a deadlock.
+            connection.execute(sql.SQL("LOCK TABLE {} IN ROW EXCLUSIVE MODE").format(chunks))
+            entered = [
+                (piece.document.id, piece.content_hash, len(piece.batch), piece.document.source) for piece in pieces
+            ]
+            versions = ledger.enter(connection, self._collection, entered)
+            left = [piece for piece in pieces if piece.document.id in versions]
+            batch = _joined(left)
+            statement = sql.SQL("DELETE FROM {} WHERE document_id = ANY (%s) OR id = ANY (%s)").format(chunks)
+            connection.execute(statement, [list(versions), batch.ids])
             if len(batch):
                 load.insert(connection, self.target, batch)
+            ledger.forget_failures(connection, self._collection, [piece.document.id for piece in pieces])
+            return left, versions
 
-        load.in_transaction(connection, self.target, write)
-        return len(batch)
+        left, versions = load.in_transaction(connection, self.target, write)
+        done.chunks += sum(len(piece.batch) for piece in left)
+        done.split += sum(piece.split for piece in left)
+        done.truncated += sum(piece.truncated for piece in left)
+        done.notes += [note for note in _notes(left) if note not in done.notes]
+        done.unchanged += len(pieces) - len(left)
+        for piece in left:
+            self.written(piece.document, versions[piece.document.id])
+
+    def _note_unchanged(self, connection: Connection, work: Work) -> None:
+        """Note of unchanged documents that they no longer fail, and where they are now."""
+        known = [(document, work.known[document.id]) for document in work.unchanged if document.id in work.known]
+        moved = {
+            document.id: document.source
+            for document, entry in known
+            if document.source is not None and str(document.source) != entry.source
+        }
+        if moved:
+            ledger.move(connection, self._collection, moved)
+        ledger.forget_failures(connection, self._collection, [document.id for document, entry in known if entry.failed])
+
+    def _drop(self, work: Work, stage: Stage, failed: Sequence[tuple[Piece, Exception]]) -> None:
+        """Take pieces that failed off the work."""
+        for piece, error in failed:
+            self._fail(work.failed, piece.document, stage, error)
+        dropped = {piece.document.id for piece, _ in failed}
+        work.pieces = [piece for piece in work.pieces if piece.document.id not in dropped]
+
+    def _raise_if_dropped(self, connection: Connection, error: psycopg.Error) -> None:
+        """Say that the collection was dropped, if it was."""
+        there = connection.execute("SELECT FROM pgvec.collections WHERE id = %s", [self._collection]).fetchone()
+        if there is None:
+            raise CollectionNotFound(
+                f"collection {self.target.space.chunk_table!r} was dropped while documents were ingested into it: "
+                "create it again, and ingest them again"
+            ) from error
 
 
 def _joined(pieces: Sequence[Piece]) -> Batch:
@@ -229,13 +343,26 @@ def _joined(pieces: Sequence[Piece]) -> Batch:
     )
 
 
+def _notes(pieces: Sequence[Piece]) -> list[str]:
+    return list(dict.fromkeys(note for piece in pieces for note in piece.notes))
+
+
 def _refuse_namesake(id: str, known: str | None, source: Path | None) -> None:
-    """Refuse to let one file replace another that is still there; one that has moved is the same document."""
-    if known is not None and source is not None and Path(known) != source and Path(known).exists():
+    """Refuse to let one file replace another that is still there; one that has moved is the same document.
+
+    So is a record with an id of its own that comes from another file.
+    """
+    if known is None or source is None or str(source) == known or file_id(id, source) is None:
+        return
+    if Path(known).exists() and not (source.exists() and source.samefile(known)):
         raise ConfigurationError(
             f"{source} would replace {known}: both are document {id!r} here. Ingest the folder above both, "
             "so that their ids differ, or give records with ids of your own"
         )
+
+
+def _unreadable(document: Unreadable) -> PgvecError:
+    return document.error or ConfigurationError(f"{document.source or document.id}: {document.reason}")
 
 
 def _hashable(value: object) -> object:

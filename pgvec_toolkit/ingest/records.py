@@ -11,7 +11,8 @@ from typing import Any
 
 from psycopg import sql
 
-from pgvec_toolkit.embed.base import Embedder, embed_texts, max_tokens
+from pgvec_toolkit.embed.base import Embedder, max_tokens
+from pgvec_toolkit.embed.texts import embed_texts
 from pgvec_toolkit.ingest import load
 from pgvec_toolkit.ingest.batch import Batch, Records, batch_of, cut
 from pgvec_toolkit.ingest.binary import encode
@@ -83,9 +84,9 @@ class Upsertion:
             else:
                 to_embed.append(row)
         parts = [batch.take(kept)] if kept else []
-        return [*parts, self._embedded(batch.take(to_embed))] if to_embed else parts
+        return [*parts, self._embedded(connection, batch.take(to_embed))] if to_embed else parts
 
-    def _embedded(self, batch: Batch) -> Batch:
+    def _embedded(self, connection: Connection, batch: Batch) -> Batch:
         space, embedder = self.target.space, self.embedder()
         texts, too_long = fitted(embedder, _to_embed(batch))
         if too_long and self.too_long == "error":
@@ -93,7 +94,7 @@ class Upsertion:
             problem = f"has {length} tokens, and embedder {embedder.name} reads {max_tokens(embedder)} of them"
             raise batch.invalid(row, "text", f"{problem}: cut it, ingest it as a document, or let it be truncated")
         batch.truncated = len(too_long)
-        vectors = embed_texts(embedder, texts)
+        vectors = embed_texts(embedder, texts, connection)
         batch.vectors = self.target.kind.stack(vectors, space.dimensions, space.distance, batch.rows)
         return batch
 

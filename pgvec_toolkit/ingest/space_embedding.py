@@ -12,6 +12,7 @@ from psycopg import sql
 
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import Embedder
+from pgvec_toolkit.embed.texts import embed_texts
 from pgvec_toolkit.errors import EmbeddingError, InvalidRecord
 from pgvec_toolkit.ingest import load
 from pgvec_toolkit.ingest.chunk.tokens import fitted
@@ -76,7 +77,7 @@ def _embed(
     space = target.space
     whole = [embedded_text(text, {CONTEXT: context}) for _, _, text, context in rows]
     texts, too_long = fitted(embedder, whole)
-    vectors = embedding.embed_texts(embedder, texts)
+    vectors = embed_texts(embedder, texts, connection)
     try:
         stacked = target.kind.stack(vectors, space.dimensions, space.distance, 0)
         done.chunks += _write(connection, target, rows, stacked)

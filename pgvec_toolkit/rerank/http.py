@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-import weakref
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
 
-from pgvec_toolkit.errors import ConfigurationError, MissingDependency, RerankError
+from pgvec_toolkit import remote
+from pgvec_toolkit.errors import ConfigurationError, RerankError
+from pgvec_toolkit.remote import SHOWN, Busy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import httpx
-    from tenacity import RetryCallState
 
 API_KEY = "PGVEC_RERANK_API_KEY"
-_PATIENCE = 60.0  # seconds after which no further attempt is made, where there is no budget
-_SHOWN = 200  # characters of an answer that an error tells
-
-
-class _Failed(Exception):
-    """An attempt that may be repeated, and how many seconds the service asked to wait before."""
-
-    def __init__(self, problem: str, wait: float = 0) -> None:
-        super().__init__(problem)
-        self.wait = wait
 
 
 class HttpReranker:
@@ -57,10 +44,7 @@ class HttpReranker:
     ) -> None:
         if style not in ("cohere", "tei"):
             raise ConfigurationError(f"there is no style {style!r} of rerank endpoints: use cohere or tei")
-        parts = urlsplit(url)
-        # Without what may be secret: a password, or a key in the query string.
-        where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        self.name = f"{model} at {where}" if model else where
+        self.name = f"{model} at {remote.shown(url)}" if model else remote.shown(url)
         self.url = url
         self.model = model
         self.style = style
@@ -73,7 +57,7 @@ class HttpReranker:
         try:
             return self._scores(query, texts, None)
         except TimeoutError as error:
-            longer = "" if isinstance(error.__cause__, _Failed) else ", or give it a longer timeout"
+            longer = "" if isinstance(error.__cause__, Busy) else ", or give it a longer timeout"
             raise RerankError(f"reranker {self.name} {error}: try again later{longer}") from error
 
     def scores_within(self, query: str, texts: Sequence[str], seconds: float) -> Sequence[float]:
@@ -82,19 +66,12 @@ class HttpReranker:
 
     def _scores(self, query: str, texts: Sequence[str], seconds: float | None) -> list[float]:
         client = self._client  # says so if the extra is missing
-        import tenacity
-
         end = None if seconds is None else time.monotonic() + seconds
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(_Failed),
-            stop=tenacity.stop_after_attempt(self.attempts) | tenacity.stop_before_delay(seconds or _PATIENCE),
-            wait=_wait,
-            reraise=True,
-        )
+        request = self._request(query, texts)
         try:
-            answer = retrying(self._ask, client, self._request(query, texts), end)
-        except _Failed as error:
-            if retrying.statistics["attempt_number"] < self.attempts:
+            answer = remote.repeated(lambda: self._ask(client, request, end), self.attempts, seconds)
+        except Busy as error:
+            if not error.given_up:
                 waiting = f", and asks to wait {error.wait:g} s" if error.wait else ""
                 raise TimeoutError(f"{error}{waiting}") from error
             raise RerankError(f"reranker {self.name} {error}, {self.attempts} times: try again later") from error
@@ -107,24 +84,10 @@ class HttpReranker:
         return {**model, "query": query, "documents": list(texts), "top_n": len(texts)}
 
     def _ask(self, client: httpx.Client, request: dict[str, Any], end: float | None) -> Any:
-        import httpx
-
         rest = self.timeout if end is None else min(self.timeout, end - time.monotonic())
         if rest <= 0:
             raise TimeoutError("did not answer in time")
-        try:
-            response = client.post(self.url, json=request, timeout=rest)
-        except httpx.TimeoutException as error:
-            raise TimeoutError(f"did not answer within {rest:.3g} s") from error
-        except httpx.TransportError as error:
-            raise _Failed(f"cannot be reached ({error})") from error
-        except httpx.InvalidURL as error:
-            raise ConfigurationError(f"{self.name} is not a URL: {error}") from error
-        return self._answer(response)
-
-    def _answer(self, response: httpx.Response) -> Any:
-        if response.status_code == 429 or response.status_code >= 500:
-            raise _Failed(f"answered {response.status_code}", _seconds(response.headers.get("Retry-After")))
+        response = remote.post(client, self.url, request, rest)
         if not response.is_success:
             hint = {
                 401: f": check the API key, in {API_KEY}",
@@ -132,18 +95,18 @@ class HttpReranker:
                 400: ": give HttpReranker the model and the style that the service wants",
                 422: ": give HttpReranker the model and the style that the service wants",
             }.get(response.status_code, "")
-            raise RerankError(f"reranker {self.name} answered {response.status_code}{hint}: {response.text[:_SHOWN]!r}")
+            raise RerankError(f"reranker {self.name} answered {response.status_code}{hint}: {response.text[:SHOWN]!r}")
         try:
             return response.json()
         except ValueError as error:
-            raise RerankError(f"reranker {self.name} answered no JSON: {response.text[:_SHOWN]!r}") from error
+            raise RerankError(f"reranker {self.name} answered no JSON: {response.text[:SHOWN]!r}") from error
 
     def _read(self, answer: Any, count: int) -> list[float]:
         """Return the scores of an answer, whichever style it is of, in the order of the texts."""
         results = answer.get("results") if isinstance(answer, dict) else answer
         if not isinstance(results, list):
             raise RerankError(
-                f'reranker {self.name} answered neither {{"results": […]}} nor […]: {str(answer)[:_SHOWN]!r}. '
+                f'reranker {self.name} answered neither {{"results": […]}} nor […]: {str(answer)[:SHOWN]!r}. '
                 "Check the URL: it is that of the rerank endpoint"
             )
         scores: dict[int, float] = {}
@@ -156,7 +119,7 @@ class HttpReranker:
                 scores[index] = float(score)
             except (KeyError, TypeError, ValueError) as error:
                 raise RerankError(
-                    f"reranker {self.name} answered {str(result)[:_SHOWN]!r}, not an index with a relevance_score or "
+                    f"reranker {self.name} answered {str(result)[:SHOWN]!r}, not an index with a relevance_score or "
                     "a score"
                 ) from error
         if set(scores) != set(range(count)) or len(results) != count:
@@ -168,33 +131,4 @@ class HttpReranker:
 
     @cached_property
     def _client(self) -> httpx.Client:
-        try:
-            import httpx
-            import tenacity  # noqa: F401
-        except ImportError as error:
-            raise MissingDependency("httpx or tenacity", "http") from error
-        client = httpx.Client(headers={"Authorization": f"Bearer {self._api_key}"} if self._api_key else None)
-        weakref.finalize(self, client.close)
-        return client
-
-
-def _wait(state: RetryCallState) -> float:
-    """Return how long to wait: what the service asked for, at least a little, doubled with each attempt."""
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.wait if isinstance(error, _Failed) else 0
-    return max(asked, 0.25 * 2.0 ** (state.attempt_number - 1))
-
-
-def _seconds(retry_after: str | None) -> float:
-    """Return the seconds of a Retry-After header, which has a number or a date."""
-    if retry_after is None:
-        return 0
-    try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return 0
-    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+        return remote.client_of(self, self._api_key)

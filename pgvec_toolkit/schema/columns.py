@@ -20,6 +20,12 @@ _EPOCH = dt.datetime(2000, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
 
 
+class Cell(str):
+    """A value of a file in which everything is text, as CSV; a typed column reads it as a value of its own type."""
+
+    __slots__ = ()
+
+
 def text_field(value: str) -> bytes:
     """Encode a text with its length; PostgreSQL cannot store NUL."""
     if not isinstance(value, str):
@@ -41,18 +47,20 @@ def indexed_text_field(value: str) -> bytes:
     return field
 
 
-def int4_field(value: int) -> bytes:
+def int4_field(value: int | Cell) -> bytes:
     """Encode an integer of 32 bits."""
     return _INT32.pack(4, _whole(value, 32))
 
 
-def int8_field(value: int) -> bytes:
+def int8_field(value: int | Cell) -> bytes:
     """Encode an integer of 64 bits."""
     return _INT64.pack(8, _whole(value, 64))
 
 
-def _whole(value: float, bits: int) -> int:
+def _whole(value: float | Cell, bits: int) -> int:
     """Return a whole number as an int; 3.0 is one, for pandas makes integers floats where some are missing."""
+    if isinstance(value, Cell):
+        value = int(value)
     if isinstance(value, bool | str) or int(value) != value:
         raise TypeError(f"{value!r} is not a whole number")
     if not -(1 << bits - 1) <= value < 1 << bits - 1:
@@ -65,13 +73,17 @@ def bytes_field(value: bytes) -> bytes:
     return _LENGTH.pack(len(value)) + value
 
 
-def _float_field(value: float) -> bytes:
+def _float_field(value: float | Cell) -> bytes:
+    if isinstance(value, Cell):
+        value = float(value)
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{value!r} is not a number")
     return _DOUBLE.pack(8, float(value))
 
 
-def _bool_field(value: bool) -> bytes:
+def _bool_field(value: bool | Cell) -> bytes:
+    if isinstance(value, Cell) and value.lower() in ("true", "false"):
+        value = value.lower() == "true"
     if not isinstance(value, bool):
         raise TypeError(f"{value!r} is not true or false")
     return b"\0\0\0\1\1" if value else b"\0\0\0\1\0"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pgvec_toolkit.cli import main
 
-from pgvec_toolkit.embed import base
+from pgvec_toolkit.embed import kinds
 from tests.cli.outcome import Outcome, Run
 
 
@@ -47,7 +47,7 @@ def run(bare: Run, dsn: str) -> Run:
 @pytest.fixture
 def words(embedder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Any embedder that is asked for by name is the tiny one."""
-    monkeypatch.setattr(base, "load", lambda *_: embedder)
+    monkeypatch.setattr(kinds, "load", lambda *_, **__: embedder)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import numpy as np
 import psycopg
 import pytest
 
-from pgvec_toolkit.embed import base
+from pgvec_toolkit.embed import kinds
 from tests.cli.outcome import PGVEC, Outcome, Run
 
 
@@ -109,7 +109,7 @@ def test_a_query_file_that_is_absent_is_wrong_usage(docs: Run, name: str) -> Non
 SLOW = """
 import sys
 import numpy as np
-from pgvec_toolkit.embed import base
+from pgvec_toolkit.embed import kinds
 
 class Slow:
     name, dimensions, batches = "test/slow", 4, 0
@@ -123,7 +123,7 @@ class Slow:
             time.sleep(600)
         return np.ones((len(texts), 4), np.float32)
 
-base.load = lambda *_: Slow()
+kinds.load = lambda *_, **__: Slow()
 from pgvec_toolkit.cli import main
 main()
 """
@@ -145,7 +145,7 @@ def test_an_interrupted_ingest_keeps_what_is_done(
         def embed_documents(self, texts: list[str]) -> Any:
             return np.ones((len(texts), 4), np.float32)
 
-    monkeypatch.setattr(base, "load", lambda *_: Quick())
+    monkeypatch.setattr(kinds, "load", lambda *_, **__: Quick())
     assert run("collection", "create", "docs", "--embedder", "w").code == 0
     command = [sys.executable, "-c", SLOW, "ingest", "docs", str(tmp_path / "many.jsonl"), "--dsn", dsn]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -154,12 +154,18 @@ def test_an_interrupted_ingest_keeps_what_is_done(
         process.send_signal(signal.SIGINT)
         _, complaints = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.fullmatch(r"pgvec: interrupted; [^\n]+\n", complaints), complaints
+    said = re.fullmatch(
+        r"[^\n]+: (\d+) documents, 0 of them unchanged; (\d+) chunks written until it was interrupted\n"
+        r"pgvec: interrupted; [^\n]+ running it again does the rest\n",
+        complaints,
+    )
+    assert said, complaints
     counts = (
         "SELECT (SELECT count(*) FROM docs), (SELECT count(*) FROM docs_dense), (SELECT count(*) FROM pgvec.ledger)"
     )
     chunks, vectors, documents = connection.execute(counts).fetchone() or (0, 0, 0)
     assert 0 < chunks == vectors == documents < 5000
+    assert said.groups() == (str(documents), str(chunks))
     again = run("ingest", "docs", str(tmp_path / "many.jsonl"))
     assert f"5000 documents, {documents} of them unchanged; {5000 - documents} chunks written" in again.err
     assert connection.execute(counts).fetchone() == (5000, 5000, 5000)

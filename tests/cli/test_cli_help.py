@@ -18,12 +18,26 @@ from tests.cli.outcome import Run
 
 COMMANDS = {
     *("demo", "up", "down", "status", "migrate", "psql", "ingest", "search", "delete", "tune", "recall", "profiles"),
-    *("similar", "explain", "calibrate", "eval", "advise", "watch", "log", "doctor", "prewarm"),
+    *(
+        "similar",
+        "explain",
+        "calibrate",
+        "eval",
+        "advise",
+        "watch",
+        "log",
+        "doctor",
+        "prewarm",
+        "sync",
+        "failures",
+        "retry",
+    ),
     *("collection create", "collection list", "collection promote", "collection show", "collection drop"),
     *("collection add-space", "collection drop-space", "collection embed"),
     *("index create", "index plan", "index builds", "index list", "index rebuild", "index drop"),
     *("index create-keyword", "index drop-keyword"),
     *("history on", "history off", "history versions", "history search", "history restore", "purge"),
+    *("models", "models export"),
 }
 
 
@@ -34,7 +48,7 @@ def _commands() -> Iterator[tuple[str, Any, Any]]:
             if hasattr(inner, "commands"):
                 assert inner.help
                 yield from walk(inner, below)
-            else:
+            if not hasattr(inner, "commands") or inner.invoke_without_command:
                 yield below.command_path.removeprefix("pgvec "), inner, below
 
     root = get_command(app)

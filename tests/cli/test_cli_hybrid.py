@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgvec_toolkit.embed import base
+from pgvec_toolkit.embed import kinds
 from pgvec_toolkit.rerank import spec
 from pgvec_toolkit.rerank.base import load
 from tests.cli.outcome import Outcome, Run
@@ -178,7 +178,7 @@ def test_the_life_of_a_keyword_index(run: Run, words: None, handbook: Path) -> N
 
 
 def test_a_sparse_space(docs: Run, monkeypatch: pytest.MonkeyPatch, embedder: Any) -> None:
-    monkeypatch.setattr(base, "load", lambda name, *_: SparseWords(1) if name == "test/sparse" else embedder)
+    monkeypatch.setattr(kinds, "load", lambda name, *_, **__: SparseWords(1) if name == "test/sparse" else embedder)
     added = docs("collection", "add-space", "docs", "splade", "--embedder", "test/sparse")
     assert added == Outcome(
         0, "", "vector space splade of collection docs is there; fill it: pgvec collection embed docs splade\n"
@@ -199,7 +199,7 @@ def test_a_sparse_space(docs: Run, monkeypatch: pytest.MonkeyPatch, embedder: An
 
 
 def test_what_ingesting_prunes_is_said(run: Run, monkeypatch: pytest.MonkeyPatch, handbook: Path) -> None:
-    monkeypatch.setattr(base, "load", lambda *_: SparseWords(1))
+    monkeypatch.setattr(kinds, "load", lambda *_, **__: SparseWords(1))
     made = run("collection", "create", "docs", "--embedder", "test/sparse")
     assert made.err == "collection docs is there: sparsevec(16), inner_product\n"
     assert run("ingest", "docs", str(handbook)).err.splitlines()[1:] == [

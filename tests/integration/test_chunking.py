@@ -11,9 +11,10 @@ import pytest
 
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
-from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
+from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, InvalidRecord
+from pgvec_toolkit.ingest.chunk import Chunking
 from pgvec_toolkit.ingest.document import Chunk, Document
-from pgvec_toolkit.ingest.documents import Ingested
+from pgvec_toolkit.ingest.documents import Ingested, Ingestion
 from pgvec_toolkit.ingest.load import Written
 from tests.tokenized import TokenEmbedder
 
@@ -99,9 +100,77 @@ def test_what_cannot_be_cut_so_is_refused_before_anything_is_written(
     for options in ({"chunker": "words"}, {"chunk_tokens": 31}, {"overlap": 30}, {"too_long": "keep"}):
         with pytest.raises(ConfigurationError):
             docs.ingest([{"id": "a", "text": "key"}], **options)  # type: ignore[arg-type]
-    with pytest.raises(InvalidRecord, match="'b' has 40 tokens, and embedder test/tokens reads 30"):
-        docs.ingest([{"id": "a", "text": "key"}, {"id": "b", "text": LONG}], chunker="none", too_long="error")
     assert stored(connection, "id") == []
+
+
+def test_what_is_too_long_can_be_a_failure_and_is_retried_so(
+    docs: Collection, connection: psycopg.Connection, model: TokenEmbedder
+) -> None:
+    records = [{"id": "a", "text": "key"}, {"id": "b", "text": LONG}]
+    said = "'b' has 40 tokens, and embedder test/tokens reads 30"
+    with pytest.raises(InvalidRecord, match=said):
+        docs.ingest(records, chunker="none", too_long="error", strict=True)
+    assert stored(connection, "id") == []
+    (failure,) = docs.ingest(records, chunker="none", too_long="error").failed
+    assert (failure.document_id, failure.stage, said in failure.error) == ("b", "chunk", True)
+    assert stored(connection, "id") == [("a#0",)]
+    assert [one.attempts for one in docs.retry().failed] == [2]
+    model.max_tokens = 40
+    assert docs.retry() == Ingested(documents=1, chunks=1)
+    assert docs.ingest(records, chunker="none", too_long="error").unchanged == 2
+
+
+def test_failures_are_retried_with_all_options_and_ones_own_chunker(
+    docs: Collection, connection: psycopg.Connection
+) -> None:
+    bad = {"id": "bad", "text": "the key\nthe vault", "headings": 1}
+    options: dict[str, Any] = {
+        "chunker": "fixed",
+        "chunk_tokens": 20,
+        "overlap": 2,
+        "context": True,
+        "too_long": "truncate",
+    }
+    recorded = "SELECT options FROM pgvec.failures"
+    assert len(docs.ingest([bad], **options).failed) == 1
+    assert connection.execute(recorded).fetchone() == ({**options, "read": {"id": "id", "text": "text"}},)
+    assert len(docs.retry().failed) == 1
+    assert connection.execute(recorded).fetchone() == ({**options, "read": {"id": "id", "text": "text"}},)
+    docs.ingest([bad, {"id": "other", "text": "key", "headings": 1}], chunker=Lines())
+    docs.ingest([{"id": "other", "text": "key", "headings": 1}])
+    with pytest.raises(ConfigurationError, match=r"'bad': cut by \S+\.Lines, .* which could not be recorded"):
+        docs.retry()
+    assert [one.attempts for one in docs.retry(["other"]).failed] == [3]
+    connection.execute("UPDATE pgvec.failures SET payload = payload #- '{fields,headings}' WHERE document_id = 'bad'")
+    assert docs.retry(["bad"], chunker=Lines()) == Ingested(documents=1, chunks=2)
+
+
+def test_documents_are_not_changed_by_another_model(
+    docs: Collection, db: Database, connection: psycopg.Connection
+) -> None:
+    records = [{"id": "a", "text": "key"}]
+    docs.ingest(records)
+    hashes = connection.execute("SELECT content_hash FROM pgvec.ledger").fetchall()
+    other = TokenEmbedder(20)
+    other.name = "test/other"
+    with pytest.raises(EmbeddingError, match="test/other"):
+        db.collection("docs", embedder=other).ingest(records)
+    second = db.create_collection("second", embedder=other)
+    second.ingest(records)
+    both = connection.execute("SELECT DISTINCT content_hash FROM pgvec.ledger").fetchall()
+    assert both == hashes
+
+
+def test_an_ingestion_that_runs_twice_counts_each_time(docs: Collection) -> None:
+    ingestion = Ingestion(docs._target(), docs.embedder, Chunking("none"))
+    with docs.database.connection() as own:
+        for id in "ab":
+            documents = [Document(0, id, LONG), Document(1, f"{id}.kt", "val x = 1", format="kotlin")]
+            assert ingestion.run(own, documents, lambda _: None).split == 1
+        code = Ingestion(docs._target(), docs.embedder)
+        for id in "cd":
+            documents = [Document(row, f"{id}{row}.kt", f"val {id}", format="nothing_known") for row in range(2)]
+            assert len(code.run(own, documents, lambda _: None).notes) == 1
 
 
 def test_texts_of_records_are_not_cut_off_in_silence(

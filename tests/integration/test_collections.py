@@ -265,7 +265,7 @@ def test_output_that_does_not_fit_is_not_written(
 ) -> None:
     collection = db.create_collection("docs", embedder=Broken(output))
     records = [{"id": text, "text": text} for text in ("good", "fine", "broken", "rest")]
-    for load in (lambda: collection.upsert(records, batch_size=2), lambda: collection.ingest(records)):
+    for load in (lambda: collection.upsert(records, batch_size=2), lambda: collection.ingest(records, strict=True)):
         with pytest.raises(EmbeddingError, match="test/words"):
             load()
         assert connection.execute("SELECT id FROM docs ORDER BY id").fetchall() == [("fine",), ("good",)]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pgvec_toolkit.database import Database
-from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, fingerprint, load
+from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, fingerprint
+from pgvec_toolkit.embed.kinds import load
 from pgvec_toolkit.embed.sentence_transformer import SentenceTransformerEmbedder
 from pgvec_toolkit.errors import EmbeddingError
 from pgvec_toolkit.ingest.chunk import Chunking, Cutter

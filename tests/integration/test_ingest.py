@@ -130,7 +130,7 @@ def test_documents_before_a_bad_one_stay(docs: Collection, connection: psycopg.C
     records: list[dict[str, Any]] = [{"id": number, "text": long_text("good", 3)} for number in range(150)]
     records[100]["year"] = "not a year"
     with pytest.raises(InvalidRecord, match="'100#0'") as caught:
-        docs.ingest(records)
+        docs.ingest(records, strict=True)
     assert (caught.value.row, caught.value.field) == (100, "year")
     assert sorted(map(int, check(connection))) == list(range(96))
     records[100]["year"] = 5
@@ -152,7 +152,7 @@ def test_documents_before_a_bad_one_stay(docs: Collection, connection: psycopg.C
 )
 def test_bad_record_is_named(docs: Collection, connection: psycopg.Connection, record: Any, field: str) -> None:
     with pytest.raises(InvalidRecord) as caught:
-        docs.ingest([{"id": "good", "text": long_text("good", 4)}, record])
+        docs.ingest([{"id": "good", "text": long_text("good", 4)}, record], strict=True)
     assert (caught.value.row, caught.value.field) == (1, field)
     assert check(connection) == {}
 
@@ -160,10 +160,10 @@ def test_bad_record_is_named(docs: Collection, connection: psycopg.Connection, r
 def test_bad_file_is_named(docs: Collection, tmp_path: Path) -> None:
     write(tmp_path, "a.md", "---\nyear: last\n---\nText")
     with pytest.raises(InvalidRecord, match=r"'year'.*a\.md#0"):
-        docs.ingest(tmp_path)
+        docs.ingest(tmp_path, strict=True)
     write(tmp_path, "a.md", b"\xff\xfe")
     with pytest.raises(ConfigurationError, match=r"a\.md is not UTF-8"):
-        docs.ingest(tmp_path)
+        docs.ingest(tmp_path, strict=True)
     assert len(docs) == 0
 
 

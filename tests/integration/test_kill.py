@@ -24,10 +24,10 @@ DOCUMENTS, ROWS, KILLS = 60, 3000, 5
 COMMON = """
 import sys
 from pgvec_toolkit.database import Database
-from pgvec_toolkit.ingest import documents
+from pgvec_toolkit.ingest import documents, window
 from tests.words import WordEmbedder
 
-documents.DOCUMENTS_AT_ONCE = 4
+documents.DOCUMENTS_AT_ONCE = window._LEAST = window._MOST = 4
 
 class Talking(WordEmbedder):
     def embed_documents(self, texts):
@@ -46,24 +46,25 @@ def row(number):
 collection = Database(sys.argv[1]).collection("docs", embedder=Talking())
 """
 INGEST = COMMON + f"collection.ingest((document(number) for number in range({DOCUMENTS})), progress=False)"
+SYNC = COMMON + "collection.sync(sys.argv[2], progress=False)"
 UPSERT = COMMON + f"collection.upsert((row(number) for number in range({ROWS})), batch_size=100, progress=False)"
 
 
-def start(program: str, dsn: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", program, dsn], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def start(program: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
-def run(program: str, dsn: str) -> int:
+def run(program: str, *arguments: str) -> int:
     """Run a program to its end; returns how many lines it said."""
-    with start(program, dsn) as process:
+    with start(program, *arguments) as process:
         said, _ = process.communicate(timeout=600)
     assert process.returncode == 0
     return said.count("\n")
 
 
-def kill(program: str, dsn: str, after: int, pause: float) -> None:
+def kill(program: str, *arguments: str, after: int, pause: float) -> None:
     """Kill a program when it has said so many lines, and some moments later."""
-    with start(program, dsn) as process:
+    with start(program, *arguments) as process:
         assert process.stdout is not None
         for _ in range(after):
             assert process.stdout.readline(), "it ended before it was to be killed"
@@ -105,7 +106,7 @@ def test_ingestion_killed_at_any_moment(db: Database, dsn: str, connection: psyc
         reached = 0
         for _ in range(2):  # the second run is killed while it does the rest
             left = lines - reached // 4
-            kill(INGEST, dsn, moments.randint(1, max(1, left // 3)), moments.uniform(0, 0.015))
+            kill(INGEST, dsn, after=moments.randint(1, max(1, left // 3)), pause=moments.uniform(0, 0.015))
             found = state(connection)
             check_documents(found)
             assert len(found) >= reached
@@ -124,7 +125,7 @@ def test_upsert_killed_at_any_moment(db: Database, dsn: str, connection: psycopg
     moments = random.Random(9)
     counts = []
     for _ in range(KILLS):
-        kill(UPSERT, dsn, moments.randint(3, 15), moments.uniform(0, 0.015))
+        kill(UPSERT, dsn, after=moments.randint(3, 15), pause=moments.uniform(0, 0.015))
         rows = connection.execute("SELECT d.id, v.key FROM docs d LEFT JOIN docs_dense v USING (key)").fetchall()
         assert all(vector is not None for _, vector in rows)
         counts.append(len(rows))
@@ -141,6 +142,35 @@ def test_upsert_killed_at_any_moment(db: Database, dsn: str, connection: psycopg
     assert len(whole) == ROWS
 
 
+def test_synchronisation_killed_at_any_moment(
+    db: Database, dsn: str, connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    """A folder in which a third is new, changed or gone; a run is killed twice, and the last one does the rest."""
+    collection = db.create_collection("docs", embedder=WordEmbedder())
+    collection.ingest([{"id": "record", "text": "from elsewhere"}])
+    for number in range(DOCUMENTS):
+        (tmp_path / f"{number}.txt").write_text(f"Text of {number}. " * (number % 7 + 1) * 20)
+    collection.sync(tmp_path, progress=False)
+    for number in range(DOCUMENTS):
+        file = tmp_path / f"{number}.txt"
+        if number % 9 == 0:
+            file.unlink()
+        elif number % 3 == 0:
+            file.write_text(f"Other text of {number}. " * (number % 5 + 1) * 20)
+    moments = random.Random(10)
+    for _ in range(2):
+        kill(SYNC, dsn, str(tmp_path), after=moments.randint(1, 4), pause=moments.uniform(0, 0.03))
+        check_documents(state(connection))
+    run(SYNC, dsn, str(tmp_path))
+    found = state(connection)
+    check_documents(found)
+    wanted = {f"{tmp_path.name}/{file.name}": file.read_text() for file in tmp_path.iterdir()}
+    assert found.keys() == {"record", *wanted}
+    texts = connection.execute("SELECT document_id, string_agg(text, ' ' ORDER BY position) FROM docs GROUP BY 1")
+    for document, text in texts.fetchall():
+        assert document == "record" or text.split() == wanted[document].split()
+
+
 @pytest.mark.parametrize("program", [INGEST, UPSERT], ids=["ingest", "upsert"])
 def test_processes_loading_the_same_at_once(
     db: Database, dsn: str, connection: psycopg.Connection, program: str
@@ -154,6 +184,8 @@ def test_processes_loading_the_same_at_once(
         found = state(connection)
         check_documents(found)
         assert sorted(found) == sorted(f"doc{number}" for number in range(DOCUMENTS))
+        # Whoever came second to a document found it done.
+        assert connection.execute("SELECT DISTINCT version FROM pgvec.ledger").fetchall() == [(1,)]
     else:
         rows = connection.execute("SELECT number FROM docs JOIN docs_dense USING (key) ORDER BY number").fetchall()
         assert rows == [(number,) for number in range(ROWS)]

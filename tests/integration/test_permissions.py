@@ -1,9 +1,10 @@
-"""What docs/sql.md says that a role needs for the life of an index is enough."""
+"""What docs/sql.md says that a role needs for documents and for the life of an index is enough."""
 
 from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError
 from tests.conftest import random_vectors
+from tests.words import WordEmbedder
 
 ROWS, DIMENSIONS = 1250, 4
 POOR = {"m": 2, "ef_construction": 4}
@@ -45,9 +47,26 @@ def tune(docs: Collection) -> None:
     docs.tune(0.1, sample=20, progress=False)
 
 
+def ingest(docs: Collection) -> None:
+    """Ingest a document that can be stored, and one that cannot; then the other way round; then neither is there."""
+    docs = docs.database.collection("docs", embedder=WordEmbedder(DIMENSIONS))
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("a", "b"):
+            Path(folder, f"{name}.md").write_text("Text.")
+        Path(folder, "bad.md").write_text("---\nnumbers: [.nan]\n---\nText.")
+        assert (len(docs.ingest(folder).failed), len(docs.retry().failed)) == (1, 1)
+        Path(folder, "bad.md").write_text("Text.")
+        Path(folder, "b.md").unlink()
+        Path(folder, "a.md").write_text("Another text.")
+        done = docs.sync(folder)
+        assert (done.added, done.updated, done.deleted, done.failed) == (1, 1, 1, [])
+        docs.delete([f"{Path(folder).name}/{name}.md" for name in ("a", "bad")])
+
+
 # The first cell of a row; how what it names is done; what an administrator does before.
 TASKS: dict[str, tuple[Callable[[Collection], Any], str]] = {
     "`plan_index`, `recall`, `prewarm`, `doctor`": (do_all_that_anybody_may, ""),
+    "`ingest`, `sync`, `retry`, `delete_documents`": (ingest, ""),
     "`plan_index` with `calibrate`": (calibrate_plan, ""),
     "`create_index`": (lambda docs: docs.create_index(**POOR, progress=False), "DROP INDEX docs_dense_hnsw"),
     "`drop_index`": (lambda docs: docs.drop_index(), ""),

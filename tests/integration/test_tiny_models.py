@@ -10,7 +10,8 @@ import pytest
 from pgvector import SparseVector
 
 from pgvec_toolkit.database import Database
-from pgvec_toolkit.embed.base import checked, distance_of, fingerprint, load, vector_type_of
+from pgvec_toolkit.embed.base import checked, distance_of, fingerprint, vector_type_of
+from pgvec_toolkit.embed.kinds import load
 from pgvec_toolkit.embed.model import kind_of
 from pgvec_toolkit.embed.registry import register
 from pgvec_toolkit.embed.sentence_transformer import SentenceTransformerEmbedder
@@ -104,8 +105,14 @@ def test_what_a_model_makes_is_known_without_its_weights(models: Path, tmp_path:
     assert (vector_type_of(dense), distance_of(dense)) == (None, None)
     assert (vector_type_of(found), distance_of(found)) == ("sparsevec", "inner_product")
     assert load(f"sparse:{models}/sparse").name == found.name == f"sparse:{models}/sparse"
-    with pytest.raises(EmbeddingError, match="is a MultiVectorEncoder, which makes no vector of a text"):
-        load(str(models / "late"))
+    late = load(str(models / "late"))
+    assert (late.name, vector_type_of(late), distance_of(late)) == (
+        f"colbert:{models}/late",
+        "vector[]",
+        "inner_product",
+    )
+    with pytest.raises(EmbeddingError, match="is a CrossEncoder, which makes no vector of a text"):
+        load(str(models / "cross"))
 
 
 def test_sparse_vectors_are_what_the_model_makes(sparse: SparseEncoderEmbedder) -> None:

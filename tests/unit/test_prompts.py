@@ -26,6 +26,7 @@ INSTRUCT = "Instruct: Given a web search query, retrieve relevant passages that 
         ("Snowflake/snowflake-arctic-embed-l-v2.0", Prompts("query: ", "")),
         ("nomic-ai/nomic-embed-text-v1", Prompts("search_query: ", "search_document: ")),
         ("nomic-ai/nomic-embed-text-v1.5", Prompts("search_query: ", "search_document: ")),
+        ("nomic-embed-text:latest", Prompts("search_query: ", "search_document: ")),
         ("google/embeddinggemma-300m", Prompts("task: search result | query: ", "title: none | text: ")),
         ("Qwen/Qwen3-Embedding-0.6B", Prompts(INSTRUCT, "")),
         ("sentence-transformers/all-MiniLM-L6-v2", Prompts()),

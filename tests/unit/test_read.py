@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
-from pgvec_toolkit.ingest.document import Document
-from pgvec_toolkit.ingest.read import documents, split_front_matter
+from pgvec_toolkit.ingest.document import Document, Unreadable
+from pgvec_toolkit.ingest.read import documents, files, split_front_matter, strictly
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -21,7 +22,7 @@ def write(folder: Path, name: str, content: str | bytes) -> Path:
 
 
 def only(source: Path) -> Document:
-    (document,) = documents(source)
+    (document,) = strictly(documents(source))
     return document
 
 
@@ -29,9 +30,9 @@ def test_folder_is_read_in_one_order_with_its_sub_folders(tmp_path: Path) -> Non
     folder = tmp_path / "handbook"
     for name in ("b.md", "a/ü.txt", "A.MARKDOWN", "a/b/c.md"):
         write(folder, name, name)
-    for name in (".hidden.md", ".git/x.md", "a/.cache/y.txt", "picture.png", "README"):
+    for name in (".hidden.md", ".git/x.md", "a/.cache/y.txt", "picture.png", "README", "~$c.docx", "node_modules/d.js"):
         write(folder, name, "not to be read")
-    found = list(documents(folder))
+    found = list(strictly(documents(folder)))
     expected = ["handbook/A.MARKDOWN", "handbook/a/b/c.md", "handbook/a/ü.txt", "handbook/b.md"]
     assert sorted(document.id for document in found) == expected
     assert [document.id for document in documents(str(folder))] == [document.id for document in found]
@@ -87,7 +88,7 @@ def test_plain_text_has_no_front_matter(tmp_path: Path) -> None:
 
 def test_json_lines_are_records(tmp_path: Path) -> None:
     lines = '{"id": 1, "text": "a\u2028b", "n": 5}\r\n\n{"id": "ü", "text": "", "metadata": {"x": null}}'
-    first, second = documents(write(tmp_path, "a.jsonl", "\ufeff" + lines))
+    first, second = strictly(documents(write(tmp_path, "a.jsonl", "\ufeff" + lines)))
     assert (first.id, first.text, first.fields) == ("1", "a\u2028b", {"n": 5})
     assert (second.id, second.text, second.fields) == ("ü", "", {"metadata": {"x": None}})
 
@@ -103,14 +104,15 @@ def test_json_lines_are_records(tmp_path: Path) -> None:
         ("a.jsonl", '{"id": "a"}', "a.jsonl, line 1: .*'text'.* is missing"),
         ("a.jsonl", "[1]", "a.jsonl, line 1: .*a document is a mapping"),
         ("a.jsonl", '{"id": "\\u0000", "text": "b"}', "a.jsonl, line 1: .*'id'.* is not a text"),
-        ("a.pdf", b"", "pgvec reads .txt"),
+        ("a.txt", b"nul\0", "a.txt contains a NUL"),
+        ("a.zip", b"", "pgvec reads text"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_its_name(
     tmp_path: Path, name: str, content: str | bytes, problem: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=problem):
-        list(documents(write(tmp_path, name, content)))
+        list(strictly(documents(write(tmp_path, name, content))))
 
 
 def test_folder_without_documents_and_no_folder_are_refused(tmp_path: Path) -> None:
@@ -139,10 +141,81 @@ def test_folder_without_documents_and_no_folder_are_refused(tmp_path: Path) -> N
 )
 def test_record_that_is_no_document_is_named(record: Any, field: str) -> None:
     with pytest.raises(InvalidRecord) as caught:
-        list(documents([{"id": "good", "text": "x"}, record]))
+        list(strictly(documents([{"id": "good", "text": "x"}, record])))
     assert (caught.value.row, caught.value.field) == (1, field)
+    good, bad, after = documents([{"id": "good", "text": "x"}, record, {"id": 7, "text": "y"}])
+    assert (good.id, after.id, good.row, bad.row, after.row) == ("good", "7", 0, 1, 2)
+    assert isinstance(bad, Unreadable)
+    assert bad.reason == str(caught.value)
+    assert bad.id == ("a" if isinstance(record, dict) and record.get("id") == "a" else "row 1")
 
 
 def test_front_matter_with_an_impossible_date_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"leave\.md: its front matter"):
         split_front_matter("---\ncreated: 2020-13-45\n---\nText", "leave.md")
+
+
+def test_front_matter_that_holds_itself_is_named(tmp_path: Path) -> None:
+    (found,) = documents(write(tmp_path, "a.md", "---\na: &a [*a]\n---\nText"))
+    assert isinstance(found, Unreadable)
+    assert "not YAML" in found.reason
+
+
+def test_source_code_has_the_name_of_its_language(tmp_path: Path) -> None:
+    for name in ("a.py", "b.tsx", "c.H", "d.rs", "e.cs", "f.rst"):
+        write(tmp_path / "code", name, "x = 1")
+    formats = [document.format for document in strictly(documents(tmp_path / "code"))]
+    assert formats == ["python", "tsx", "c", "rust", "c_sharp", "text"]
+
+
+def test_what_cannot_be_opened_is_told_in_its_place(tmp_path: Path) -> None:
+    folder = tmp_path / "docs"
+    write(folder, "a.txt", "text")
+    (folder / "b.txt").symlink_to("nowhere")
+    write(folder, "c.txt", "text")
+    found = list(documents(folder))
+    assert [each.id for each in found] == ["docs/a.txt", "docs/b.txt", "docs/c.txt"]
+    assert [each.row for each in found] == [0, 1, 2]
+    assert isinstance(found[1], Unreadable)
+    assert (found[1].source, found[1].reason) == (folder / "b.txt", "is a link to nowhere, which is not there")
+
+
+def test_a_file_that_goes_while_others_are_read_is_told(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        write(tmp_path / "docs", name, "text")
+    found = documents(tmp_path / "docs")
+    assert isinstance(next(found), Document)
+    (tmp_path / "docs" / "b.txt").unlink()
+    (gone,) = found
+    assert isinstance(gone, Unreadable)
+    assert "not any more" in gone.reason
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "docs", "a.txt", "text")
+    write(tmp_path / "docs", "secret/b.txt", "text")
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:  # to the superuser no folder is closed
+        if Path(path).name == "secret":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [id for _, id in files(tmp_path / "docs")] == ["docs/a.txt", "docs/secret"]
+    _, secret = documents(tmp_path / "docs")
+    assert isinstance(secret, Unreadable)
+    assert secret.reason == "cannot be read: Permission denied"
+
+
+def test_documents_that_somebody_else_has_read_are_taken_as_they_are() -> None:
+    given = [Document(0, "a", "text", {"n": 1}, "markdown"), Unreadable(1, "b", "is empty")]
+    assert list(documents(iter(given))) == given
+    with pytest.raises(ConfigurationError, match="b: is empty"):
+        list(strictly(given))
+
+
+@pytest.mark.parametrize("source", [5, b"text", None])
+def test_what_holds_no_documents_is_refused(source: Any) -> None:
+    with pytest.raises(ConfigurationError, match="cannot read documents from"):
+        documents(source)

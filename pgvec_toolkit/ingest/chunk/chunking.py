@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest.document import Chunk, Document
@@ -67,15 +68,50 @@ class Chunking:
     @property
     def identity(self) -> list[object]:
         """All that decides what documents become, as JSON has it: what is hashed."""
-        name: str
-        if isinstance(self.chunker, str):
-            name = self.chunker
-        else:
-            kind = type(self.chunker)
-            name = f"{kind.__module__}.{kind.__qualname__}"
-            if kind.__repr__ is not object.__repr__:
-                name += re.sub(r" at 0x[0-9a-f]+", "", repr(self.chunker))
+        name = self.chunker
+        if not isinstance(name, str):
+            kind = type(name)
+            shown = re.sub(r" at 0x[0-9a-f]+", "", repr(name)) if kind.__repr__ is not object.__repr__ else ""
+            name = _name_of(kind) + shown
         return [name, self.tokens, self.overlap, self.context, self.too_long]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of `ingest` as a failure records them: JSON; of the user's own chunker it has the name alone."""
+        return {
+            "chunker": self.chunker if isinstance(self.chunker, str) else {"own": _name_of(type(self.chunker))},
+            "chunk_tokens": self.tokens,
+            "overlap": self.overlap,
+            "context": self.context,
+            "too_long": self.too_long,
+        }
+
+    @classmethod
+    def recorded(cls, options: Mapping[str, Any], chunker: Chunker | None = None) -> Chunking:
+        """Return what was recorded.
+
+        Args:
+            options: that were recorded.
+            chunker: the user's own, if it was one: it could not be recorded.
+        """
+        name: Any = options.get("chunker", "auto") if own_chunker(options) is None else chunker
+        return cls(
+            name,
+            options.get("chunk_tokens"),
+            options.get("overlap", 0),
+            options.get("context", False),
+            options.get("too_long", "split"),
+        )
+
+
+def own_chunker(options: Mapping[str, Any]) -> str | None:
+    """Return the name of the user's own chunker in recorded options; None if it was one of CHUNKERS."""
+    chunker = options.get("chunker")
+    return chunker["own"] if isinstance(chunker, Mapping) else None
+
+
+def _name_of(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def check_policy(too_long: str, policies: tuple[str, ...]) -> None:

@@ -34,7 +34,7 @@ class Cutter:
     Attributes:
         split: chunks that were longer than the embedder reads, and were cut into several.
         truncated: chunks that are longer than the embedder reads: their end is stored, but not embedded.
-        notes: what the user should know, each said once: why code was cut as text.
+        notes: what the user should know, each said once: why code was cut as text; taken off, it may be said again.
 
     Raises:
         ConfigurationError: it cannot be done so with this embedder.

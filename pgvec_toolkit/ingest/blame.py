@@ -1,0 +1,81 @@
+"""Whose fault it is that a step failed: the document's, or that of something that all documents need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import psycopg
+
+from pgvec_toolkit.embed.base import Embedder, checked
+from pgvec_toolkit.errors import (
+    ConfigurationError,
+    EmbedderUnavailable,
+    InvalidRecord,
+    MissingDependency,
+    RejectedText,
+)
+
+_Item = TypeVar("_Item")
+_HARMLESS = "A harmless text."
+# None of these depends on a document: another attempt with less of them fails as well.
+_NOT_OF_ONE_TEXT = (EmbedderUnavailable, MissingDependency, ConfigurationError, OSError, psycopg.Error)
+_NOT_TO_BE_STORED = (
+    InvalidRecord,
+    UnicodeEncodeError,
+    psycopg.DataError,
+    psycopg.IntegrityError,
+    psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.RaiseException,
+)
+
+
+def bisected(
+    items: Sequence[_Item],
+    act: Callable[[Sequence[_Item]], None],
+    is_at_fault: Callable[[Exception, Sequence[_Item]], bool],
+) -> list[tuple[_Item, Exception]]:
+    """Act on all items at once; if that fails, on halves: until it is known which of them are at fault, and why.
+
+    An error of which none of them is at fault is raised.
+    """
+    try:
+        act(items)
+    except Exception as error:
+        if not is_at_fault(error, items):
+            raise
+        if len(items) == 1:
+            return [(items[0], error)]
+        middle = len(items) // 2
+        return bisected(items[:middle], act, is_at_fault) + bisected(items[middle:], act, is_at_fault)
+    return []
+
+
+def is_texts_fault(error: Exception, embedder: Embedder, alone: bool) -> bool:
+    """Tell whether a text may be to blame that texts were not embedded; if there was one alone, whether it is."""
+    if isinstance(error, _NOT_OF_ONE_TEXT):
+        return False
+    return not alone or isinstance(error, RejectedText) or _works(embedder)
+
+
+def is_rows_fault(error: Exception) -> bool:
+    """Tell whether what was to be written is to blame that it was not."""
+    return isinstance(error, _NOT_TO_BE_STORED)
+
+
+def _works(embedder: Embedder) -> bool:
+    """Tell whether an embedder can embed at all: what it says of texts in general is no text's fault."""
+    try:
+        checked(embedder.embed_documents([_HARMLESS]), (1, embedder.dimensions), embedder)
+    except Exception:
+        return False
+    return True
+
+
+def reason(error: BaseException) -> str:
+    """Return what an error says; of one that is not ours, with its kind."""
+    from pgvec_toolkit.errors import PgvecError
+
+    diagnosis = getattr(error, "diag", None)
+    said = getattr(diagnosis, "message_primary", None) or str(error)
+    return said if isinstance(error, PgvecError) else f"{type(error).__name__}: {said}"
