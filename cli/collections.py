@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pgvec_toolkit.cli.options import Dsn, Json, Name, collection, connect
-from pgvec_toolkit.cli.output import print_json, print_table, say, say_pruned, size
+from pgvec_toolkit.cli.output import print_json, print_table, say, say_cut, say_pruned, size
 
 if TYPE_CHECKING:
     from pgvec_toolkit.embed.base import Embedder
@@ -105,6 +105,7 @@ def embed(
     done = collection(name, dsn).embed_space(space)
     say(f"{done.chunks} chunks embedded into {space}")
     say_pruned(done.pruned_vectors, done.pruned_entries)
+    say_cut(0, done.truncated, [])
 
 
 @app.command("drop-space")

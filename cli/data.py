@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pgvec_toolkit.cli.options import Dsn, Json, Name, collection
-from pgvec_toolkit.cli.output import excerpt, print_json, print_table, say, say_pruned
+from pgvec_toolkit.cli.output import excerpt, print_json, print_table, say, say_cut, say_pruned
+
+from pgvec_toolkit.ingest.chunk.chunking import CHUNKERS, POLICIES
 
 if TYPE_CHECKING:
     from pgvec_toolkit.ingest.documents import Ingested
@@ -23,6 +25,14 @@ _MOST_SAID = 10
 ChunkTokens = Annotated[
     int | None,
     typer.Option(min=1, help="Largest chunk in tokens. [default: all that the model reads]", show_default=False),
+]
+ChunkerName = Annotated[str, typer.Option(help=f"How to cut: {', '.join(CHUNKERS)}.")]
+Overlap = Annotated[int, typer.Option(min=0, help="Tokens, at most, that a chunk repeats of the last one.")]
+Context = Annotated[
+    bool, typer.Option("--context", help="Embed the document's title and the headings above a chunk with it.")
+]
+TooLong = Annotated[
+    str, typer.Option(help=f"What becomes of a chunk longer than the model reads: {', '.join(POLICIES)}.")
 ]
 IdColumn = Annotated[str, typer.Option(help="Column of a table that names its documents; '': number its rows.")]
 TextColumns = Annotated[
@@ -39,7 +49,11 @@ def ingest(
     paths: Annotated[list[Path], typer.Argument(help="Files or folders: text, HTML, PDF, Office, code, tables.")],
     id: IdColumn = "id",
     text: TextColumns = None,
+    chunker: ChunkerName = "auto",
     chunk_tokens: ChunkTokens = None,
+    overlap: Overlap = 0,
+    context: Context = False,
+    too_long: TooLong = "split",
     strict: Strict = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on after an interruption. It always does: this only says so.")
@@ -57,7 +71,18 @@ def ingest(
     for path in paths:
         done = Ingested()
         with _said(f"{path}", done):
-            target.ingest(path, id=id or None, text=text or "text", chunk_tokens=chunk_tokens, strict=strict, done=done)
+            target.ingest(
+                path,
+                id=id or None,
+                text=text or "text",
+                chunker=chunker,
+                chunk_tokens=chunk_tokens,
+                overlap=overlap,
+                context=context,
+                too_long=too_long,
+                strict=strict,
+                done=done,
+            )
         _say_failed(name, done.failed)
 
 
@@ -70,7 +95,11 @@ def sync(
     ] = False,
     id: IdColumn = "id",
     text: TextColumns = None,
+    chunker: ChunkerName = "auto",
     chunk_tokens: ChunkTokens = None,
+    overlap: Overlap = 0,
+    context: Context = False,
+    too_long: TooLong = "split",
     strict: Strict = False,
     dsn: Dsn = None,
     as_json: Json = False,
@@ -90,7 +119,11 @@ def sync(
             force=force,
             id=id or None,
             text=text or "text",
+            chunker=chunker,
             chunk_tokens=chunk_tokens,
+            overlap=overlap,
+            context=context,
+            too_long=too_long,
             strict=strict,
             done=done,
         )
@@ -161,12 +194,11 @@ def _said(what: str, done: Ingested, synced: Synced | None = None) -> Iterator[N
     more = {
         "texts had known vectors": done.cached,
         "were there twice": done.duplicates,
-        "chunks were split to be read whole": done.split,
-        "chunks were cut off": done.truncated,
     }
     if any(more.values()):
         say("  " + ", ".join(f"{count} {of_what}" for of_what, count in more.items() if count))
     say_pruned(done.pruned_vectors, done.pruned_entries)
+    say_cut(done.split, done.truncated, done.notes)
 
 
 def _summary(done: Ingested, synced: Synced | None) -> str:

@@ -21,6 +21,16 @@ def say_pruned(vectors: int, entries: int) -> None:
         say(f"{vectors} sparse vectors lost {entries} entries, their smallest: an index holds 1,000 each")
 
 
+def say_cut(split: int, truncated: int, notes: Iterable[str]) -> None:
+    """Say what became of chunks that were longer than the model reads, and what else there is to know of them."""
+    if split:
+        say(f"{split} chunks were longer than the model reads, and were split")
+    if truncated:
+        say(f"{truncated} chunks are longer than the model reads: what is beyond that is stored, but not embedded")
+    for note in notes:
+        say(note)
+
+
 def print_json(value: Any) -> None:
     """Print JSON, indented on a terminal."""
     typer.echo(json.dumps(value, ensure_ascii=False, default=str, indent=2 if sys.stdout.isatty() else None))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from pgvec_toolkit.collection import Collection
     from pgvec_toolkit.database import Database, connect
     from pgvec_toolkit.embed.base import Embedder
+    from pgvec_toolkit.ingest.chunk.chunking import Chunker
+    from pgvec_toolkit.ingest.document import Chunk, Document
     from pgvec_toolkit.ingest.read.database import read_sql
     from pgvec_toolkit.rerank.http import HttpReranker
     from pgvec_toolkit.rerank.spec import Rerank
@@ -30,9 +32,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "Chunk",
+    "Chunker",
     "Collection",
     "Database",
     "Distance",
+    "Document",
     "Embedder",
     "Hit",
     "HttpReranker",
@@ -45,9 +50,12 @@ __all__ = [
 
 # Imported when first used: psycopg and numpy take longer to import than most commands take to run.
 _HOMES = {
+    "Chunk": "pgvec_toolkit.ingest.document",
+    "Chunker": "pgvec_toolkit.ingest.chunk.chunking",
     "Collection": "pgvec_toolkit.collection",
     "Database": "pgvec_toolkit.database",
     "connect": "pgvec_toolkit.database",
+    "Document": "pgvec_toolkit.ingest.document",
     "Embedder": "pgvec_toolkit.embed.base",
     "Hit": "pgvec_toolkit.search.hit",
     "read_sql": "pgvec_toolkit.ingest.read.database",

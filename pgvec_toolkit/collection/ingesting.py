@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pgvec_toolkit.collection.base import CollectionBase
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest.batch import identifier
+from pgvec_toolkit.ingest.chunk.chunking import Chunker, Chunking
 from pgvec_toolkit.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -26,7 +27,11 @@ class Ingesting(CollectionBase):
         *,
         id: str | None = "id",
         text: str | Sequence[str] = "text",
+        chunker: str | Chunker = "auto",
         chunk_tokens: int | None = None,
+        overlap: int = 0,
+        context: bool = False,
+        too_long: str = "split",
         strict: bool = False,
         progress: bool | None = None,
         done: Ingested | None = None,
@@ -39,7 +44,13 @@ class Ingesting(CollectionBase):
                 and the other fields of a record become typed columns and metadata of each chunk.
             id: the field or column that names a document of a table; None: its rows are numbered.
             text: the field or column of its text, or several that are joined.
+            chunker: "auto" cuts each document by its format; "recursive", "markdown", "sentences", "code", "fixed",
+                "none" (a document is a chunk), or a `Chunker` of yours (docs/ingestion.md).
             chunk_tokens: largest chunk, in tokens of the embedder; None: all that it reads at once.
+            overlap: tokens, at most, that a chunk repeats of the one before it.
+            context: whether the document's title and the headings above a chunk are embedded with it.
+            too_long: what becomes of a chunk that is longer than the embedder reads: "split", "truncate" (stored
+                whole, its beginning embedded) or "error". What was split or truncated is counted.
             strict: whether the first document that fails ends it. If not, the document keeps the chunks it had, is
                 listed in `Ingested.failed` and by `failures`, and the others go on.
             progress: whether to show a bar; None: on a terminal.
@@ -54,8 +65,8 @@ class Ingesting(CollectionBase):
         """
         from pgvec_toolkit.ingest.read import documents
 
-        columns = {"id": id, "text": text}
-        ingestion = self._ingestion({"chunk_tokens": chunk_tokens, "read": columns}, strict)
+        chunking = Chunking(chunker, chunk_tokens, overlap, context, too_long)
+        ingestion = self._ingestion(chunking, {"id": id, "text": text}, strict)
         with (
             self._database.connection() as connection,
             progress_bar(f"ingesting into {self.name}", _count(source, progress), progress) as advance,
@@ -70,7 +81,11 @@ class Ingesting(CollectionBase):
         force: bool = False,
         id: str | None = "id",
         text: str | Sequence[str] = "text",
+        chunker: str | Chunker = "auto",
         chunk_tokens: int | None = None,
+        overlap: int = 0,
+        context: bool = False,
+        too_long: str = "split",
         strict: bool = False,
         progress: bool | None = None,
         done: Synced | None = None,
@@ -85,7 +100,11 @@ class Ingesting(CollectionBase):
             force: whether more than half of the folder's documents, if they are ten or more, may be deleted.
             id: as `ingest` takes it.
             text: as `ingest` takes it.
+            chunker: as `ingest` takes it.
             chunk_tokens: as `ingest` takes it.
+            overlap: as `ingest` takes it.
+            context: as `ingest` takes it.
+            too_long: as `ingest` takes it.
             strict: as `ingest` takes it; nothing is deleted after a failure.
             progress: whether to show a bar; None: on a terminal.
             done: counts go here as they are committed.
@@ -97,8 +116,8 @@ class Ingesting(CollectionBase):
         from pgvec_toolkit.ingest.read import documents
 
         root = sync.folder_of(folder)
-        columns = {"id": id, "text": text}
-        ingestion = self._ingestion({"chunk_tokens": chunk_tokens, "read": columns}, strict)
+        chunking = Chunking(chunker, chunk_tokens, overlap, context, too_long)
+        ingestion = self._ingestion(chunking, {"id": id, "text": text}, strict)
         synchronisation = sync.Synchronisation(ingestion, self.name, root, force)
         done = sync.Synced() if done is None else done
         done.dry_run = dry_run
@@ -117,17 +136,24 @@ class Ingesting(CollectionBase):
         with self._database.connection() as connection:
             return [kept.failure for kept in ledger.failures(connection, self.space.collection_id)]
 
-    def retry(self, document_ids: Sequence[str | int] | None = None, *, progress: bool | None = None) -> Ingested:
+    def retry(
+        self,
+        document_ids: Sequence[str | int] | None = None,
+        *,
+        chunker: Chunker | None = None,
+        progress: bool | None = None,
+    ) -> Ingested:
         """Ingest documents that failed once more, in the way they were ingested.
 
         Files are read again; what came from no file was kept.
 
         Args:
             document_ids: of `failures`; None: all.
+            chunker: of yours, for documents that were cut by one: it cannot be recorded.
             progress: whether to show a bar; None: on a terminal.
 
         Raises:
-            ConfigurationError: one of `document_ids` has not failed, or was not kept.
+            ConfigurationError: one of `document_ids` has not failed, or was not kept; or `chunker` is missing.
         """
         from pgvec_toolkit.ingest.retry import retry
 
@@ -136,18 +162,19 @@ class Ingesting(CollectionBase):
             self._database.connection() as connection,
             progress_bar(f"ingesting into {self.name}", None, progress) as advance,
         ):
-            return retry(connection, self.space.collection_id, ids, self._ingestion, advance)
+            return retry(connection, self.space.collection_id, ids, self._ingestion, chunker, advance)
 
     def delete(self, document_ids: Sequence[str | int]) -> int:
         """Delete documents; returns the number of chunks deleted (SQL: `pgvec.delete_documents`)."""
         row = self._database.fetch_one("SELECT pgvec.delete_documents($1, $2::text[])", [self.name, _ids(document_ids)])
         return int(row[0])
 
-    def _ingestion(self, options: Mapping[str, Any], strict: bool = False) -> Ingestion:
-        """Return what ingests with options as failures record them."""
+    def _ingestion(self, chunking: Chunking, columns: Mapping[str, Any], strict: bool = False) -> Ingestion:
+        """Return what ingests, and records with failures how."""
         from pgvec_toolkit.ingest.documents import Ingestion
 
-        return Ingestion(self._target(), self.embedder, options.get("chunk_tokens"), strict, options)
+        options = {**chunking.options, "read": columns}
+        return Ingestion(self._target(), self.embedder, chunking, strict, options)
 
 
 def _ids(document_ids: Sequence[str | int]) -> list[str]:

@@ -10,6 +10,7 @@ from pgvec_toolkit.embed import kinds
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.embed.registry import register
 from pgvec_toolkit.ingest.batch import Records, number_of_rows
+from pgvec_toolkit.ingest.chunk.chunking import check_policy
 from pgvec_toolkit.ingest.in_order import connections_for
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.records import Upsertion
@@ -32,6 +33,7 @@ class Writing(CollectionBase):
         *,
         batch_size: int = ROWS_PER_BATCH,
         connections: int | None = None,
+        too_long: str = "truncate",
         progress: bool | None = None,
     ) -> Written:
         """Insert records, or replace those whose id is known; each batch is one transaction.
@@ -46,18 +48,21 @@ class Writing(CollectionBase):
                 a few batches, whatever the number of rows.
             connections: how many batches are written at once; they are committed in their order. None: 2, or 1 on a
                 machine with one core.
+            too_long: what becomes of a text that is longer than the embedder reads: "truncate" stores it whole, embeds
+                its beginning, and counts it in what is returned; "error" refuses it.
             progress: whether to show a bar; None: on a terminal.
 
         Raises:
             InvalidRecord: a row cannot be stored. However a load ends, by this or another error, by Ctrl-C or a kill:
                 all batches before one are written, and nothing of that one and those after it.
         """
+        check_policy(too_long, ("truncate", "error"))
         with (
             self._writing() as target,
             progress_bar(f"loading {self.name}", number_of_rows(records), progress) as advance,
         ):
             used = connections_for(self._database, connections)
-            upsertion = Upsertion(target, lambda: self._embedder(target.space), batch_size, used)
+            upsertion = Upsertion(target, lambda: self._embedder(target.space), batch_size, used, too_long)
             return upsertion.run(self._database, records, advance)
 
     def promote(self, key: str, type: object, *, progress: bool | None = None) -> Promoted:

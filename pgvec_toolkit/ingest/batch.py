@@ -41,6 +41,7 @@ class Batch:
         vectors: of length n, as their type stacks them, or None where text is to be embedded.
         encoded: the columns of the chunk table but its key as fields of a binary COPY, once they are
             encoded (binary.encode).
+        truncated: how many of its texts are longer than the embedder read of them.
     """
 
     rows: Sequence[int]
@@ -48,6 +49,7 @@ class Batch:
     fields: Mapping[str, Sequence[Any]]
     vectors: NDArray[Any] | None
     encoded: list[list[bytes]] | None = None
+    truncated: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)

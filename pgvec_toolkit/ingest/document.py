@@ -68,6 +68,15 @@ class Chunk:
         return embedded_text(self.text, self.metadata)
 
 
+def written_with(document: Document, chunk: Chunk) -> dict[str, Any]:
+    """Return the typed columns and the metadata that a chunk is written with; its own come before its document's."""
+    fields = {**document.fields, **chunk.metadata}
+    metadata = document.fields.get("metadata")
+    if isinstance(metadata, dict) and isinstance(chunk.metadata.get("metadata"), dict):
+        fields["metadata"] = {**metadata, **chunk.metadata["metadata"]}
+    return fields
+
+
 # Of metadata: what comes before the text when it is embedded, as the document's title. Stored, so that another
 # model embeds the same.
 CONTEXT = "pgvec_context"

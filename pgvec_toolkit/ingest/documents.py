@@ -20,120 +20,28 @@ import numpy as np
 import psycopg
 from psycopg import sql
 
-from pgvec_toolkit.embed.base import Embedder, fingerprint, pruned
+from pgvec_toolkit.embed.base import Embedder, pruned
 from pgvec_toolkit.embed.texts import TextCounts, embed_texts
-from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, EmbedderUnavailable, PgvecError
+from pgvec_toolkit.errors import (
+    CollectionNotFound,
+    ConfigurationError,
+    EmbedderUnavailable,
+    MissingDependency,
+    PgvecError,
+)
 from pgvec_toolkit.ingest import binary, blame, ledger, load
 from pgvec_toolkit.ingest.batch import Batch, identifier, settle
-from pgvec_toolkit.ingest.chunk import chunker
-from pgvec_toolkit.ingest.document import Chunk, Document, Unreadable
-from pgvec_toolkit.ingest.ledger import Entry, Failed, Failure, Stage
+from pgvec_toolkit.ingest.chunk import Chunking, Cutter
+from pgvec_toolkit.ingest.document import Chunk, Document, Unreadable, written_with
+from pgvec_toolkit.ingest.ledger import Failed, Stage
 from pgvec_toolkit.ingest.sources import file_id
 from pgvec_toolkit.ingest.window import Window
+from pgvec_toolkit.ingest.work import Compared, Ingested, Piece, Read, Work
 from pgvec_toolkit.pool import Connection
 
+__all__ = ["DOCUMENTS_AT_ONCE", "Ingested", "Ingestion", "Piece", "Read", "Work"]
+
 DOCUMENTS_AT_ONCE = 16  # are committed together; of how many texts are embedded together, see window.py
-Read = Document | Unreadable
-
-
-@dataclass
-class Ingested:
-    """What an ingestion did.
-
-    Attributes:
-        documents: documents that were read, those that failed included.
-        unchanged: documents skipped, because the ledger has them with the same content.
-        chunks: chunks written.
-        failed: documents that could not be ingested; each is recorded, and what was stored of it before is kept.
-        pruned_vectors: how many sparse vectors had more entries than an index holds.
-        pruned_entries: how many entries, the smallest, they lost.
-        split: chunks that were split because the embedder would not have read them whole.
-        truncated: chunks that were cut off for that.
-        cached: texts whose vectors were known from before.
-        duplicates: texts that were there more than once, and embedded once.
-    """
-
-    documents: int = 0
-    unchanged: int = 0
-    chunks: int = 0
-    failed: list[Failure] = field(default_factory=list)
-    pruned_vectors: int = 0
-    pruned_entries: int = 0
-    split: int = 0
-    truncated: int = 0
-    cached: int = 0
-    duplicates: int = 0
-
-    def add(self, other: Ingested) -> None:
-        """Add what another ingestion did."""
-        for name in vars(other):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-
-@dataclass
-class Piece:
-    """A document that is to be written.
-
-    Attributes:
-        document: as it was read.
-        content_hash: over all that decides what is written.
-        texts: what is embedded of each chunk.
-        batch: its chunks, encoded; `vectors` is None until they are embedded.
-    """
-
-    document: Document
-    content_hash: bytes
-    texts: list[str]
-    batch: Batch
-
-
-@dataclass
-class Compared:
-    """Documents, by what the ledger says of them.
-
-    Attributes:
-        read: how many were read; of those of the same id the last counts.
-        hashes: of all that are not in `failed`, by id.
-        known: what the ledger has of them, by id.
-        changed: those that it has not, or not so.
-        unchanged: the others.
-        failed: those that could not be read, or cannot be stored.
-    """
-
-    read: int
-    hashes: dict[str, bytes] = field(default_factory=dict)
-    known: dict[str, Entry] = field(default_factory=dict)
-    changed: list[Document] = field(default_factory=list)
-    unchanged: list[Document] = field(default_factory=list)
-    failed: list[Failed] = field(default_factory=list)
-
-
-@dataclass
-class Work:
-    """Some documents on their way.
-
-    Attributes:
-        read: how many were read.
-        pieces: those that are to be written.
-        unchanged: those that the ledger has as they are.
-        known: what the ledger has of these, by id.
-        failed: those that failed so far.
-        under_way: content hashes of what was prepared, by id.
-        counts: how texts became vectors, here or in other work that was embedded at once with this.
-    """
-
-    read: int = 0
-    pieces: list[Piece] = field(default_factory=list)
-    unchanged: list[Document] = field(default_factory=list)
-    known: dict[str, Entry] = field(default_factory=dict)
-    failed: list[Failed] = field(default_factory=list)
-    under_way: dict[str, bytes] = field(default_factory=dict)
-    counts: TextCounts = field(default_factory=TextCounts)
-
-    @property
-    def texts(self) -> int:
-        """How many texts are to be embedded."""
-        return sum(len(piece.texts) for piece in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -143,7 +51,7 @@ class Ingestion:
     Attributes:
         target: where they go.
         embedder: of the collection.
-        chunk_tokens: largest chunk.
+        chunking: how documents are cut.
         strict: whether the first document that fails ends it, unrecorded.
         options: what is recorded with a failure, so that it can be tried again in the same way.
         written: is told of each document that was written, with its version.
@@ -151,7 +59,7 @@ class Ingestion:
 
     target: load.Target
     embedder: Embedder
-    chunk_tokens: int | None = None
+    chunking: Chunking = field(default_factory=Chunking)
     strict: bool = False
     options: Mapping[str, object] = field(default_factory=dict)
     written: Callable[[Document, int], None] = lambda _document, _version: None
@@ -185,6 +93,7 @@ class Ingestion:
     def _run(
         self, connection: Connection, documents: Iterable[Read], advance: Callable[[float], None], done: Ingested
     ) -> None:
+        _ = self._cutter  # refuses what cannot be done, before anything is written
         window = Window()
         for works in self._prepared(connection, documents, window):
             with window.timed(works):
@@ -233,18 +142,29 @@ class Ingestion:
         found = self.compare(connection, some)
         known = {id: entry for id, entry in found.known.items() if entry.content_hash == found.hashes[id]}
         work = Work(found.read, [], found.unchanged, known, found.failed)
-        cut = self._cutter
         for document in found.changed:
-            stage: Stage = "chunk"
-            try:
-                chunks = cut(document)
-                stage = "write"
-                work.pieces.append(self._encoded(document, found.hashes[document.id], chunks))
-            except Exception as error:
-                self._fail(work.failed, document, stage, error)
+            self._cut(work, document, found.hashes[document.id])
         work.under_way = {piece.document.id: piece.content_hash for piece in work.pieces}
         self._under_way.update(work.under_way)
         return work
+
+    def _cut(self, work: Work, document: Document, content_hash: bytes) -> None:
+        """Cut a document into chunks, and encode these."""
+        stage: Stage = "chunk"
+        cutter = self._cutter
+        split, truncated = cutter.split, cutter.truncated
+        try:
+            chunks = cutter(document)
+            stage = "write"
+            piece = self._encoded(document, content_hash, chunks)
+        except MissingDependency:
+            raise  # of no document's making
+        except Exception as error:
+            self._fail(work.failed, document, stage, error)
+            return
+        piece.split, piece.truncated = cutter.split - split, cutter.truncated - truncated
+        piece.notes, cutter.notes = cutter.notes, []
+        work.pieces.append(piece)
 
     def embed(self, *works: Work, cache: Connection | None = None) -> None:
         """Give the chunks their vectors: the more at once, the faster.
@@ -301,12 +221,8 @@ class Ingestion:
         return self.target.space.collection_id
 
     @cached_property
-    def _cutter(self) -> Callable[[Document], list[Chunk]]:
-        return chunker(self.embedder, self.chunk_tokens)
-
-    @cached_property
-    def _model(self) -> str:
-        return fingerprint(self.embedder)
+    def _cutter(self) -> Cutter:
+        return Cutter(self.embedder, self.chunking)
 
     def _fail(self, failed: list[Failed], document: Read, stage: Stage, error: Exception) -> None:
         """Note that a document failed; raise the error if it is to end the ingestion."""
@@ -316,27 +232,28 @@ class Ingestion:
         failed.append(Failed(document, stage, reason))
 
     def _content_hash(self, document: Document) -> bytes:
-        """Hash all that decides what is written: the text, the fields, the model, the size of chunks."""
-        parts = [document.text, document.fields, document.format, self._model, self.chunk_tokens]
+        """Hash all that decides what is written: the text, the fields, how it is cut.
+
+        The model is not among it: another one is refused, and one that is swapped makes no document new.
+        """
+        parts = [document.text, document.fields, document.format, self.chunking.identity]
         # Twice: the first pass makes all keys texts, which alone can be sorted.
         plain = json.loads(json.dumps(parts, default=_hashable))
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()
 
     def _encoded(self, document: Document, content_hash: bytes, chunks: Sequence[Chunk]) -> Piece:
         """Encode what is known of chunks before they are embedded."""
-        settled = dict(zip(document.fields, settle(document.fields.values()), strict=True))
-        fields: dict[str, list[object]] = {name: [value] * len(chunks) for name, value in settled.items()}
+        written = [written_with(document, chunk) for chunk in chunks]
+        names = dict.fromkeys(name for own in written for name in own)
+        fields: dict[str, list[object]] = {name: settle(own.get(name) for own in written) for name in names}
         fields["document_id"] = [document.id] * len(chunks)
         fields["position"] = list(range(len(chunks)))
         fields["text"] = [chunk.text for chunk in chunks]
-        metadata = settled.get("metadata") or {}
-        if isinstance(metadata, Mapping) and any(chunk.metadata for chunk in chunks):
-            fields["metadata"] = [{**metadata, **chunk.metadata} for chunk in chunks]
         ids = [f"{document.id}#{position}" for position in range(len(chunks))]
         batch = Batch([document.row] * len(chunks), ids, fields, None)
         if chunks:
             batch = replace(binary.encode(batch, self.target.typed), fields={})
-        return Piece(document, content_hash, [chunk.embedded for chunk in chunks], batch)
+        return Piece(document, content_hash, self._cutter.texts(chunks), batch)
 
     def _embed(self, pieces: Sequence[Piece], cache: Connection | None, counts: TextCounts) -> None:
         texts = [text for piece in pieces for text in piece.texts]
@@ -372,6 +289,9 @@ class Ingestion:
 
         left, versions = load.in_transaction(connection, self.target, write)
         done.chunks += sum(len(piece.batch) for piece in left)
+        done.split += sum(piece.split for piece in left)
+        done.truncated += sum(piece.truncated for piece in left)
+        done.notes += [note for note in _notes(left) if note not in done.notes]
         done.unchanged += len(pieces) - len(left)
         for piece in left:
             self.written(piece.document, versions[piece.document.id])
@@ -421,6 +341,10 @@ def _joined(pieces: Sequence[Piece]) -> Batch:
         np.concatenate([batch.vectors for batch in batches if batch.vectors is not None]),
         encoded,
     )
+
+
+def _notes(pieces: Sequence[Piece]) -> list[str]:
+    return list(dict.fromkeys(note for piece in pieces for note in piece.notes))
 
 
 def _refuse_namesake(id: str, known: str | None, source: Path | None) -> None:

@@ -69,17 +69,20 @@ class Written:
         inserted: rows that were not there before.
         updated: rows that were there and of which something differed.
         unchanged: rows that were there, the same.
+        truncated: of all these, rows whose text was embedded now, and is longer than the embedder reads.
     """
 
     inserted: int = 0
     updated: int = 0
     unchanged: int = 0
+    truncated: int = 0
 
     def add(self, other: Written) -> None:
         """Add another load's counts to these."""
         self.inserted += other.inserted
         self.updated += other.updated
         self.unchanged += other.unchanged
+        self.truncated += other.truncated
 
 
 def in_transaction(connection: Connection, target: Target, write: Callable[[], _T]) -> _T:
@@ -178,7 +181,7 @@ def _upsert_part(connection: Connection, target: Target, batch: Batch, documents
     updated = 0
     if there:
         updated = _update(connection, target, batch.take(there), [known[batch.ids[row]] for row in there])
-    return Written(inserted=len(fresh), updated=updated, unchanged=len(there) - updated)
+    return Written(len(fresh), updated, len(there) - updated, batch.truncated)
 
 
 def insert_new(

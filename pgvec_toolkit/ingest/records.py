@@ -11,11 +11,13 @@ from typing import Any
 
 from psycopg import sql
 
-from pgvec_toolkit.embed.base import Embedder
+from pgvec_toolkit.embed.base import Embedder, max_tokens
 from pgvec_toolkit.embed.texts import embed_texts
 from pgvec_toolkit.ingest import load
 from pgvec_toolkit.ingest.batch import Batch, Records, batch_of, cut
 from pgvec_toolkit.ingest.binary import encode
+from pgvec_toolkit.ingest.chunk.tokens import fitted
+from pgvec_toolkit.ingest.document import CONTEXT, embedded_text
 from pgvec_toolkit.ingest.in_order import InOrder, Turn
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.overlap import prepared_ahead
@@ -46,12 +48,14 @@ class Upsertion:
         embedder: returns the collection's embedder; called only if there is text to embed.
         batch_size: rows per transaction; fewer where texts have to be embedded, which takes longer to lose.
         connections: how many batches are written at once.
+        too_long: "truncate" or "error": what becomes of a text that is longer than the embedder reads.
     """
 
     target: Target
     embedder: Callable[[], Embedder]
     batch_size: int
     connections: int = 1
+    too_long: str = "truncate"
 
     def run(self, pool: Pool, records: Records, advance: Callable[[float], None]) -> Written:
         """Write all records, one transaction a batch, committed in order.
@@ -117,7 +121,13 @@ class Upsertion:
 
     def _embedded(self, connection: Connection, batch: Batch) -> Batch:
         space, embedder = self.target.space, self.embedder()
-        vectors = embed_texts(embedder, list(batch.fields["text"]), connection)
+        texts, too_long = fitted(embedder, _to_embed(batch))
+        if too_long and self.too_long == "error":
+            row, length = next(iter(too_long.items()))
+            problem = f"has {length} tokens, and embedder {embedder.name} reads {max_tokens(embedder)} of them"
+            raise batch.invalid(row, "text", f"{problem}: cut it, ingest it as a document, or let it be truncated")
+        batch.truncated = len(too_long)
+        vectors = embed_texts(embedder, texts, connection)
         batch.vectors = self.target.kind.stack(vectors, space.dimensions, space.distance, batch.rows)
         return batch
 
@@ -135,6 +145,16 @@ def _transactions(batch: Batch) -> Iterator[Batch]:
         return
     for start in range(0, len(batch), TEXTS_PER_TRANSACTION):
         yield batch.take(range(start, min(start + TEXTS_PER_TRANSACTION, len(batch))))
+
+
+def _to_embed(batch: Batch) -> list[str]:
+    """Return what is embedded of each row: its text, after the context that its metadata may have of it."""
+    nothing = [None] * len(batch)
+    contexts, metadata = (batch.fields.get(name, nothing) for name in (CONTEXT, "metadata"))
+    return [
+        embedded_text(text, {CONTEXT: context} if context else own or {})
+        for text, context, own in zip(batch.fields["text"], contexts, metadata, strict=True)
+    ]
 
 
 def _md5(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest import ledger
+from pgvec_toolkit.ingest.chunk.chunking import Chunker, Chunking, own_chunker
 from pgvec_toolkit.ingest.document import Unreadable
 from pgvec_toolkit.ingest.documents import Ingested, Ingestion, Read
 from pgvec_toolkit.ingest.ledger import Kept
@@ -58,7 +59,8 @@ def retry(
     connection: Connection,
     collection_id: int,
     document_ids: Sequence[str] | None,
-    ingestion: Callable[[Mapping[str, Any]], Ingestion],
+    ingestion: Callable[[Chunking, Mapping[str, Any]], Ingestion],
+    chunker: Chunker | None,
     advance: Callable[[float], None],
 ) -> Ingested:
     """Ingest documents that failed as they were ingested then.
@@ -67,11 +69,12 @@ def retry(
         connection: to write on.
         collection_id: of the collection.
         document_ids: which; None: all.
-        ingestion: makes one from recorded options.
+        ingestion: makes one, of how documents are cut and how they are read.
+        chunker: the user's own, for documents that were cut by one.
         advance: is told how many documents are done.
 
     Raises:
-        ConfigurationError: one of `document_ids` has not failed, or was not kept.
+        ConfigurationError: one of `document_ids` has not failed, or was not kept; or a chunker is missing.
     """
     kept = ledger.failures(connection, collection_id, document_ids)
     _check(kept, document_ids)
@@ -79,10 +82,13 @@ def retry(
     if rows := [one.failure.document_id for one in kept if (one.failure.source or "").startswith("table:")]:
         ledger.requeue_rows(connection, collection_id, rows)
         kept = [one for one in kept if one.failure.document_id not in rows]
+    if chunker is None:
+        _check_chunkers(kept)
     done = Ingested()
     for attempt in _attempts(kept):
         options = attempt.kept[0].options
-        done.add(ingestion(options).run(connection, attempt.documents(), advance))
+        again = ingestion(Chunking.recorded(options, chunker), options.get("read", {}))
+        done.add(again.run(connection, attempt.documents(), advance))
         if attempt.kept[0].failure.source is not None:
             ledger.forget_failures(connection, collection_id, attempt.solved())
     done.failed += [one.failure for one in kept if not one.failure.retriable]
@@ -107,3 +113,16 @@ def _check(kept: Sequence[Kept], document_ids: Sequence[str] | None) -> None:
             raise ConfigurationError(
                 f"document {id!r} could not be kept when it failed: ingest it again from its source"
             )
+
+
+def _check_chunkers(kept: Sequence[Kept]) -> None:
+    """Refuse documents that were cut by a chunker of the user's own: it could not be recorded."""
+    cut = {one.failure.document_id: own_chunker(one.options) for one in kept if one.failure.retriable}
+    cut = {id: name for id, name in cut.items() if name is not None}
+    if cut:
+        names = " and ".join(sorted({str(name) for name in cut.values()}))
+        ids = ", ".join(map(repr, list(cut)[:5])) + (", …" if len(cut) > 5 else "")
+        raise ConfigurationError(
+            f"{ids}: cut by {names}, a chunker of yours, which could not be recorded: in Python, ingest these "
+            "documents again with it, or give it to retry (chunker=…). Others can be retried by their ids"
+        )

@@ -15,6 +15,7 @@ from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.embed.texts import embed_texts
 from pgvec_toolkit.errors import EmbeddingError, InvalidRecord
 from pgvec_toolkit.ingest import load
+from pgvec_toolkit.ingest.chunk.tokens import fitted
 from pgvec_toolkit.ingest.document import CONTEXT, embedded_text
 from pgvec_toolkit.ingest.load import Target
 from pgvec_toolkit.pool import Connection
@@ -36,11 +37,13 @@ class Embedded:
         chunks: how many got a vector.
         pruned_vectors: how many sparse vectors had more entries than an index holds.
         pruned_entries: how many entries, the smallest, they lost.
+        truncated: how many are longer than the embedder reads, so that their end is not in the vector.
     """
 
     chunks: int = 0
     pruned_vectors: int = 0
     pruned_entries: int = 0
+    truncated: int = 0
 
 
 def missing(connection: Connection, space: Space) -> int:
@@ -59,13 +62,14 @@ def embed_missing(connection: Connection, space: Space, embedder: Embedder, adva
     statement = sql.SQL(
         "SELECT d.key, d.id, {} FROM {} d LEFT JOIN {} v USING (key) WHERE {} AND d.key > %s ORDER BY d.key LIMIT {}"
     ).format(_EMBEDDED, space.chunks, space.vectors, _WITHOUT, sql.Literal(_TEXTS_AT_ONCE))
-    before, chunks, last = embedding.pruned(embedder), 0, -(2**63)
+    before, done, last = embedding.pruned(embedder), Embedded(), -(2**63)
     while rows := connection.execute(statement, [last]).fetchall():
-        chunks += _embed(connection, Target(space, {}), embedder, rows)
+        _embed(connection, Target(space, {}), embedder, rows, done)
         last = rows[-1][0]
         advance(len(rows))
     pruned = embedding.pruned(embedder) - before
-    return Embedded(chunks, pruned.vectors, pruned.entries)
+    done.pruned_vectors, done.pruned_entries = pruned.vectors, pruned.entries
+    return done
 
 
 def embed_all(connection: Connection, space: Space, embedder: Embedder, title: str, progress: bool | None) -> Embedded:
@@ -81,21 +85,23 @@ def embed_all(connection: Connection, space: Space, embedder: Embedder, title: s
         with progress_bar(title, left, progress) as advance:
             some = embed_missing(connection, space, embedder, advance)
         done.chunks += some.chunks
+        done.truncated += some.truncated
         done.pruned_vectors += some.pruned_vectors
         done.pruned_entries += some.pruned_entries
     return done
 
 
-def _text(text: str, context: str | None) -> str:
-    return embedded_text(text, {CONTEXT: context})
-
-
-def _embed(connection: Connection, target: Target, embedder: Embedder, rows: Sequence[tuple[Any, ...]]) -> int:
+def _embed(
+    connection: Connection, target: Target, embedder: Embedder, rows: Sequence[tuple[Any, ...]], done: Embedded
+) -> None:
     space = target.space
-    vectors = embed_texts(embedder, [_text(*embedded) for _, _, *embedded in rows], connection)
+    whole = [embedded_text(text, {CONTEXT: context}) for _, _, text, context in rows]
+    texts, too_long = fitted(embedder, whole)
+    vectors = embed_texts(embedder, texts, connection)
     try:
         stacked = target.kind.stack(vectors, space.dimensions, space.distance, 0)
-        return _write(connection, target, rows, stacked)
+        done.chunks += _write(connection, target, rows, stacked)
+        done.truncated += len(too_long)
     except InvalidRecord as error:
         _, _, problem = str(error).partition(": ")
         raise EmbeddingError(

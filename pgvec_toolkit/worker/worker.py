@@ -22,6 +22,7 @@ from pgvec_toolkit.embed import kinds
 from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, Embedder
 from pgvec_toolkit.embed.registry import embedder_of, register
 from pgvec_toolkit.errors import ConnectionFailed, EmbeddingError
+from pgvec_toolkit.ingest.chunk.chunking import Chunking
 from pgvec_toolkit.ingest.documents import Ingestion
 from pgvec_toolkit.ingest.load import Target
 from pgvec_toolkit.schema import space as spaces
@@ -195,10 +196,11 @@ class Worker:
         key = (space, tuple(typed), repr(sorted(attachment.chunking.items())))
         known, ingestion = self._ingestions.get(attachment.id, (None, None))
         if ingestion is None or known != key:
-            tokens = attachment.chunking.get("chunk_tokens")
+            chunking = Chunking.recorded(attachment.chunking)
             embedder = self._embedder(space, attachment.collection)
             # Strict: what fails is for the follower to find, document by document.
-            ingestion = Ingestion(Target(space, typed), embedder, tokens, strict=True)
+            target = Target(space, typed, must_be_default=True)
+            ingestion = Ingestion(target, embedder, chunking, strict=True)
             self._ingestions[attachment.id] = key, ingestion
         return Follower(attachment, ingestion, worker, self._waits)
 

@@ -42,6 +42,10 @@ def test_what_fails_is_listed_and_can_be_retried(run: Run, folder: Path) -> None
 @pytest.mark.usefixtures("words")
 def test_sync_shows_its_plan_and_does_it(run: Run, folder: Path) -> None:
     assert run("collection", "create", "docs", "--embedder", "w", "-c", "year:int").code == 0
+    for command in ("ingest", "sync"):
+        options = ("--chunk-tokens", "5", "--overlap", "1", "--context", "--too-long", "error", "--chunker", "words")
+        refused = run(command, "docs", str(folder), *options)
+        assert (refused.code, "there is no chunker 'words'" in refused.err) == (1, True)
     plan = run("sync", "docs", str(folder), "--dry-run")
     assert plan.out.count("is new") == 3
     assert "3 added, 0 updated, 0 deleted, 0 unchanged" in plan.err

@@ -10,7 +10,7 @@ from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, fingerprint
 from pgvec_toolkit.embed.kinds import load
 from pgvec_toolkit.embed.sentence_transformer import SentenceTransformerEmbedder
 from pgvec_toolkit.errors import EmbeddingError
-from pgvec_toolkit.ingest.chunk import chunker
+from pgvec_toolkit.ingest.chunk import Chunking, Cutter
 from pgvec_toolkit.ingest.document import Document
 from pgvec_toolkit.ingest.read import documents
 from pgvec_toolkit.resources import demo_handbook
@@ -37,11 +37,11 @@ HARD_TEXTS = {
 }
 
 
-@pytest.mark.parametrize("chunk_tokens", [50, 10_000])
+@pytest.mark.parametrize("chunk_tokens", [50, None])
 @pytest.mark.parametrize("format", ["text", "markdown"])
-def test_every_chunk_is_read_whole(model: SentenceTransformerEmbedder, chunk_tokens: int, format: str) -> None:
-    cut = chunker(model, chunk_tokens)
-    limit = min(chunk_tokens, 254)
+def test_every_chunk_is_read_whole(model: SentenceTransformerEmbedder, chunk_tokens: int | None, format: str) -> None:
+    cut = Cutter(model, Chunking(tokens=chunk_tokens))
+    limit = chunk_tokens or 254
     assert model.max_tokens == 254
     for name, text in HARD_TEXTS.items():
         chunks = [chunk.text for chunk in cut(Document(0, name, text, format=format))]
@@ -51,7 +51,7 @@ def test_every_chunk_is_read_whole(model: SentenceTransformerEmbedder, chunk_tok
 
 
 def test_chunks_of_real_documents_are_read_whole_and_are_not_crumbs(model: SentenceTransformerEmbedder) -> None:
-    cut = chunker(model)
+    cut = Cutter(model)
     lengths = [
         len(model.tokenizer.encode(chunk.text, add_special_tokens=False).ids)
         for document in documents(demo_handbook())

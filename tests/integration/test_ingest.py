@@ -70,7 +70,7 @@ def test_folder_with_front_matter(docs: Collection, connection: psycopg.Connecti
             "ops",
             2024,
             dt.date(2024, 2, 29),
-            {"owner": "Ünal", "tags": ["a", "b"]},
+            {"owner": "Ünal", "tags": ["a", "b"], "headings": ["Ünïcode 漢字"]},
         ),
         ("handbook/deep/b.txt#0", "handbook/deep/b.txt", 0, "Text of b.", None, None, None, {}),
     ]
