@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 from pgvector import Vector
 from psycopg import sql
@@ -185,7 +186,11 @@ def compare_with_index(database: pgvec.Database, rows: Rows, rounds: int) -> Non
 
 def repeated(count: int, dimensions: int) -> Iterator[dict[str, Any]]:
     """Yield as many rows as wanted: some packages again and again, under new ids."""
-    some = [row | {"vector": row["vector"][:dimensions].copy()} for row in itertools.islice(debian.records(), 10_000)]
+    stored = np.load(debian.DATA / "embeddings.f16.npy", mmap_mode="r")[:10_000, :dimensions].astype(np.float32)
+    some = [
+        {"id": "", "text": package["body"], "vector": vector, **{name: package[name] for name in debian.COLUMNS}}
+        for package, vector in zip(debian.packages(), stored, strict=False)
+    ]
     for number in range(count):
         yield some[number % len(some)] | {"id": f"{number}"}
 
