@@ -65,7 +65,7 @@ store.add_embeddings(texts, vectors, metadatas=metadatas, ids=ids)
 """,
     "vecs": """
 import vecs
-client = vecs.create_client("postgresql" + url)
+client = vecs.create_client("postgresql+psycopg2" + url)
 if any(c.name == "bench" for c in client.list_collections()):
     client.delete_collection("bench")
 store = client.create_collection(name="bench", dimension=384)
@@ -162,7 +162,8 @@ def main() -> None:
                     took[name].append(found)
         for name, costs in took.items():
             if costs:
-                ratios = [other / own for other, own in zip(costs, took["pgvec, with a keyword index"], strict=True)]
+                ours = took["pgvec, with a keyword index"]
+                ratios = [other / own for other, own in zip(costs, ours, strict=True)]
                 print(
                     f"{name:28}{options.rows / statistics.median(costs):9,.0f} rows/s, "
                     f"takes {statistics.median(ratios):.2f} x as long as pgvec with a keyword index"

@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 from pgvector import Vector
 from psycopg import sql
@@ -184,20 +185,24 @@ def compare_with_index(database: pgvec.Database, rows: Rows, rounds: int) -> Non
 
 
 def repeated(count: int, dimensions: int) -> Iterator[dict[str, Any]]:
-    """Yield as many rows as wanted: the packages again and again, under new ids."""
-    source = itertools.chain.from_iterable(debian.records() for _ in itertools.count())
-    for number, row in enumerate(itertools.islice(source, count)):
-        yield row | {"id": f"{number}", "vector": row["vector"][:dimensions]}
+    """Yield as many rows as wanted: some packages again and again, under new ids."""
+    stored = np.load(debian.DATA / "embeddings.f16.npy", mmap_mode="r")[:10_000, :dimensions].astype(np.float32)
+    some = [
+        {"id": "", "text": package["body"], "vector": vector, **{name: package[name] for name in debian.COLUMNS}}
+        for package, vector in zip(debian.packages(), stored, strict=False)
+    ]
+    for number in range(count):
+        yield some[number % len(some)] | {"id": f"{number}"}
 
 
 def peak_memory(count: int, connections: int) -> None:
     """Load from a generator, and print the most memory that this process has had."""
     with debian.connect() as database:
         collection = fresh(database, keywords=False, dimensions=64)
-        for _ in repeated(1, 64):
-            pass  # what reading the data takes, it takes here
+        rows = repeated(count, 64)
+        next(rows)  # what reading the data takes, it takes here
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        collection.upsert(repeated(count, 64), connections=connections, progress=False)
+        collection.upsert(rows, connections=connections, progress=False)
         after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         print(f"{count:9,} rows, {connections} connections: {before / 1024:.0f} MB before, peak {after / 1024:.0f} MB")
 
