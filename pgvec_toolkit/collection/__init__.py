@@ -173,4 +173,7 @@ class Collection(
 def _opened_with(spec: str, space: Space) -> Embedder:
     """Return the embedder of a spec; if it is the space's own, with what that was given beside its name."""
     loaded = kinds.load(spec)
-    return kinds.load(spec, space.model_details, trust=True) if loaded.name == space.model else loaded
+    if loaded.name != space.model:
+        return loaded
+    prefix = kinds.kind_of_spec(loaded.name).prefix  # which the model's own configuration may have told
+    return kinds.load(spec if spec.startswith(prefix) else prefix + spec, space.model_details, trust=True)

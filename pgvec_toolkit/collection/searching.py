@@ -14,6 +14,7 @@ from pgvec_toolkit.search.filter import Filter, plain
 from pgvec_toolkit.search.hit import Hits
 from pgvec_toolkit.search.hybrid import KEYWORD, Chosen, Fusion
 from pgvec_toolkit.search.options import HybridOptions, KeywordOptions, SearchOptions, check_options
+from pgvec_toolkit.vectors import vector_type
 
 if TYPE_CHECKING:
     from pgvec_toolkit.rerank.base import Reranker
@@ -203,7 +204,11 @@ class Searching(CollectionBase):
             candidates: how many are rescored; None: ten times k, at least 100.
             first_space: the space of the first search; None: the default one.
         """
-        several = self._query(query if tokens is None else tokens, space)
+        several = (
+            self._query(query, space)
+            if tokens is None
+            else vector_type("vector[]").query(tokens, self._space(space).dimensions, self._space(space).distance)
+        )
 
         def search() -> Hits:
             first = self._space(first_space).name

@@ -17,6 +17,7 @@ from pgvec_toolkit.embed.base import Embedder, fingerprint
 from pgvec_toolkit.embed.function import FunctionEmbedder
 from pgvec_toolkit.embed.kinds import KINDS, load
 from pgvec_toolkit.embed.registry import embedder_of, register
+from pgvec_toolkit.embed.texts import embed_texts
 from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, MissingDependency, RejectedText
 from tests import tiny_models
 from tests.words import WordEmbedder
@@ -74,11 +75,11 @@ def again(embedder: Embedder) -> Embedder:
 def test_what_changes_vectors_is_in_name_and_fingerprint(models: Path, model: str) -> None:
     plain = load(str(models / model))
     assert plain.name == str(models / model)
-    vectors = base.embed_texts(plain, TEXTS)
+    vectors = embed_texts(plain, TEXTS)
     seen = {fingerprint(plain)}
     for option in ("truncate_dim=16", "dtype=bfloat16", "normalize=false", "query_prompt=ask"):
         other = load(f"{models / model}?{option}")
-        found = base.embed_texts(other, TEXTS)
+        found = embed_texts(other, TEXTS)
         if option == "truncate_dim=16":
             assert (found.shape, other.dimensions) == ((5, 16), 16)
             np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
@@ -138,15 +139,15 @@ def test_onnx_files_give_the_vectors_of_pytorch(exported: Path, model: str, spec
         needs("fastembed", "fastembed")
     torch, onnx = load(str(exported / model)), load(spec.format(exported / f"{model}-onnx"))
     assert (onnx.dimensions, base.max_tokens(onnx)) == (torch.dimensions, base.max_tokens(torch))
-    found = base.embed_texts(onnx, TEXTS)
-    np.testing.assert_allclose(found, base.embed_texts(torch, TEXTS), atol=1e-5)
+    found = embed_texts(onnx, TEXTS)
+    np.testing.assert_allclose(found, embed_texts(torch, TEXTS), atol=1e-5)
     np.testing.assert_allclose(onnx.embed_query("key " * 100), torch.embed_query("key " * 100), atol=1e-5)
     np.testing.assert_allclose(onnx.embed_documents(TEXTS[2:3]), found[2:3], atol=1e-5)
     assert fingerprint(onnx) != fingerprint(torch)
     assert fingerprint(again(onnx)) == fingerprint(onnx)
     short = load(f"{onnx.name}&truncate_dim=16")
     cut = found[:, :16] / np.linalg.norm(found[:, :16], axis=1, keepdims=True)
-    np.testing.assert_allclose(base.embed_texts(short, TEXTS), cut, atol=1e-5)
+    np.testing.assert_allclose(embed_texts(short, TEXTS), cut, atol=1e-5)
     assert len({fingerprint(onnx), fingerprint(short)}) == 2
 
 
@@ -171,7 +172,7 @@ def test_a_quantised_file_is_another_model_near_the_first(exported: Path) -> Non
     floats = load(f"{exported}/bert-onnx?backend=onnx")
     int8 = load(f"{exported}/bert-onnx?backend=onnx&file=onnx/model_qint8.onnx")
     assert fingerprint(floats) != fingerprint(int8)
-    cosines = (base.embed_texts(floats, TEXTS) * base.embed_texts(int8, TEXTS)).sum(axis=1)
+    cosines = (embed_texts(floats, TEXTS) * embed_texts(int8, TEXTS)).sum(axis=1)
     assert 0.8 < cosines.min() < 0.99999
 
 
@@ -203,7 +204,7 @@ def test_what_is_missing_says_what_to_do(models: Path, exported: Path, monkeypat
 def test_static_vectors_are_means(static: str) -> None:
     model = load(static)
     assert (model.dimensions, base.max_tokens(model)) == (16, 512)
-    rotate, keys, both = base.embed_texts(load(f"{static}?normalize=false"), ["rotate", "keys", "rotate keys"])
+    rotate, keys, both = embed_texts(load(f"{static}?normalize=false"), ["rotate", "keys", "rotate keys"])
     np.testing.assert_allclose((rotate + keys) / 2, both, atol=1e-6)
     np.testing.assert_allclose(model.embed_query("Rotate KEYS"), both / np.linalg.norm(both), atol=1e-6)
     short = load(f"{static}?truncate_dim=4")
@@ -211,7 +212,7 @@ def test_static_vectors_are_means(static: str) -> None:
     with pytest.raises(RejectedText, match="knows no word of 2 of 3 texts") as error:
         model.embed_documents(["§", "keys", "ß"])
     assert error.value.positions == (0, 2)
-    long = base.embed_texts(model, ["keys " + "rotate " * 3000])
+    long = embed_texts(model, ["keys " + "rotate " * 3000])
     assert not np.allclose(long, model.embed_query("rotate"), atol=1e-7)  # no word is left out
     with pytest.raises(EmbeddingError, match=r"cannot load model2vec /nowhere.*Give the path of a folder"):
         load("static:/nowhere").embed_query("x")

@@ -80,6 +80,7 @@ ATTACHED = "INSERT INTO products VALUES (0), (1); SELECT pgvec.attach('products'
 
 
 def swap_model(docs: Collection) -> None:
+    docs = docs.database.collection("docs", embedder=WordEmbedder(DIMENSIONS))  # which workers may have entered
     docs.swap_model(WordEmbedder(8), name="words", sample=5, switch=True, progress=False)
     docs.rollback_model()
     docs.drop_swapped()

@@ -97,7 +97,7 @@ def test_typed_columns_read_the_text_of_csv(db: Database, connection: psycopg.Co
     ]
     path.write_text("id,text,n\n3,lamp,many\n")
     with pytest.raises(InvalidRecord, match="'n'"):
-        docs.ingest(path)
+        docs.ingest(path, strict=True)
 
 
 def test_files_of_all_kinds_are_ingested(db: Database, tmp_path: Path) -> None:
@@ -108,4 +108,4 @@ def test_files_of_all_kinds_are_ingested(db: Database, tmp_path: Path) -> None:
     assert docs.ingest(pgvec.read_sql("SELECT 'c' AS id, 'chair' AS text", "sqlite://")).documents == 1
     (tmp_path / "b.csv").write_text("id,text\n1,lamp\n2\n")
     with pytest.raises(ConfigurationError, match=r"b\.csv, line 3: has 1 cells"):
-        docs.ingest(tmp_path)
+        docs.ingest(tmp_path, strict=True)

@@ -56,7 +56,8 @@ def indexed(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iter
                         "slot": slot.tolist(),
                         "farness": farness.tolist(),
                         "metadata": [{"slot": int(number), "few": int(number) // 40} for number in slot],
-                    }
+                    },
+                    connections=1,  # rows lie in their order, and what a search samples of them is the same each time
                 )
                 docs.create_index(method, **({"m": 16, "ef_construction": 64} if method == "hnsw" else {}))
             database = stack.enter_context(Database(dsn, max_size=1))
