@@ -136,7 +136,9 @@ BEGIN
         DELETE FROM pgvec.ledger l WHERE l.collection_id = owner.id AND l.document_id = document;
     END LOOP;
     DELETE FROM pgvec.failures f WHERE f.collection_id = owner.id AND f.document_id = ANY (document_ids);
-    EXECUTE format('DELETE FROM %I.%I WHERE document_id = ANY ($1)', owner.schema_name, owner.table_name) USING document_ids;
+    -- A document that somebody ingests in between stays as a whole: its chunks are seen here, its ledger row was not yet above.
+    EXECUTE format('DELETE FROM %I.%I d WHERE d.document_id = ANY ($1) AND NOT EXISTS (SELECT FROM pgvec.ledger l WHERE l.collection_id = $2 AND l.document_id = d.document_id)',
+                   owner.schema_name, owner.table_name) USING document_ids, owner.id;
     GET DIAGNOSTICS deleted = ROW_COUNT;
     RETURN deleted;
 END $$;

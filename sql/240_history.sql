@@ -233,6 +233,9 @@ DECLARE
     space  record;
 BEGIN
     PERFORM pgvec._check_as_of(owner, 'infinity');
+    IF before IS NULL THEN
+        RAISE EXCEPTION 'before is NULL' USING ERRCODE = 'PV005', HINT = 'Give the time before which to forget; now() forgets all history.';
+    END IF;
     IF document_ids IS NULL THEN
         UPDATE pgvec.histories h SET since = until WHERE h.collection_id = owner.id AND h.since < until;
     ELSE

@@ -138,6 +138,8 @@ def test_purge_forgets(docs: Collection, connection: psycopg.Connection[Any]) ->
     docs.upsert([record("c", 3, [1, 1, 0, 0])])
     assert docs.purge(document_ids=["a"]) == 1
     assert [hit.id for hit in docs.search_as_of([1, 0, 0, 0], first)] == ["b"]
+    with pytest.raises(psycopg.DatabaseError, match="before is NULL"):
+        connection.execute("SELECT pgvec.purge('docs', NULL)")
     assert docs.purge(second) == 1
     with pytest.raises(ConfigurationError, match="begins at"):
         docs.search_as_of([1, 0, 0, 0], first)

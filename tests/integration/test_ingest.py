@@ -199,6 +199,22 @@ def test_deleted_documents_can_be_ingested_again(docs: Collection, connection: p
     check(connection)
 
 
+def test_a_document_that_comes_while_it_is_deleted_stays_whole(
+    docs: Collection, dsn: str, connection: psycopg.Connection
+) -> None:
+    docs.ingest([{"id": "b", "text": "text", "year": "?"}])
+    with psycopg.connect(dsn) as holder, ThreadPoolExecutor(1) as executor:
+        holder.execute("SELECT FROM pgvec.failures WHERE document_id = 'b' FOR UPDATE")
+        deleting = executor.submit(docs.delete, ["a", "b"])  # is past the ledger when it waits for that row
+        waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid())"
+        while connection.execute(waiting).fetchone() == (False,):
+            assert not deleting.done()
+        docs.ingest([{"id": "a", "text": "text of a"}])
+        holder.rollback()
+        assert deleting.result() == 0
+    assert check(connection) == {"a": 1}
+
+
 @pytest.mark.parametrize("loaders", [2, 5])
 def test_loaders_of_the_same_documents_at_once(docs: Collection, connection: psycopg.Connection, loaders: int) -> None:
     def load(seed: int) -> None:
