@@ -70,6 +70,7 @@ AS $body$ SELECT $sql$
 CREATE FUNCTION {name}_keys(text, integer) RETURNS TABLE (document_id text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp{text_settings}
 AS $routine$
+#variable_conflict use_column
 BEGIN
     -- By another name: ORDER BY would take that of the text for that of the key.
     IF $1 = '' THEN

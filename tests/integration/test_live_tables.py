@@ -339,3 +339,11 @@ def empty_role(connection: Connection) -> Iterator[Callable[[str], None]]:
     connection.execute("RESET ROLE")
     for name in made:
         connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}".encode())
+
+
+def test_the_key_may_be_called_as_our_columns_are(db: Database, connection: Connection) -> None:
+    connection.execute("CREATE TABLE letters (document_id integer PRIMARY KEY, text text)")
+    connection.execute("INSERT INTO letters SELECT i, 'letter ' || i FROM generate_series(1, 3) i")
+    docs = db.attach("letters", text="text", embedder=WordEmbedder())
+    assert db.work(embedder=WordEmbedder()).chunks == 3
+    assert docs.search("letter 2", k=1)[0].document_id == "2"
