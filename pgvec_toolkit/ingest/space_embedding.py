@@ -60,10 +60,12 @@ def embed_missing(connection: Connection, space: Space, embedder: Embedder, adva
     Each batch is a transaction: interrupted or killed, the next call does the rest.
     """
     statement = sql.SQL(
-        "SELECT d.key, d.id, {} FROM {} d LEFT JOIN {} v USING (key) WHERE {} AND d.key > %s ORDER BY d.key LIMIT {}"
+        # Bounded on both sides: each batch would else read the keys of all vectors before it.
+        "SELECT d.key, d.id, {} FROM {} d LEFT JOIN {} v ON v.key = d.key AND v.key > %s"
+        " WHERE {} AND d.key > %s ORDER BY d.key LIMIT {}"
     ).format(_EMBEDDED, space.chunks, space.vectors, _WITHOUT, sql.Literal(_TEXTS_AT_ONCE))
     before, done, last = embedding.pruned(embedder), Embedded(), -(2**63)
-    while rows := connection.execute(statement, [last]).fetchall():
+    while rows := connection.execute(statement, [last, last]).fetchall():
         _embed(connection, Target(space, {}), embedder, rows, done)
         last = rows[-1][0]
         advance(len(rows))
