@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgvec_toolkit.collection.base import CollectionBase
-from pgvec_toolkit.errors import ConfigurationError
-from pgvec_toolkit.ingest.batch import identifier
+from pgvec_toolkit.ingest.batch import identifiers
 from pgvec_toolkit.ingest.chunk.chunking import Chunker, Chunking
 from pgvec_toolkit.progress import progress_bar
 
@@ -157,7 +156,7 @@ class Ingesting(CollectionBase):
         """
         from pgvec_toolkit.ingest.retry import retry
 
-        ids = None if document_ids is None else _ids(document_ids)
+        ids = None if document_ids is None else identifiers(document_ids)
         with (
             self._database.connection() as connection,
             progress_bar(f"ingesting into {self.name}", None, progress) as advance,
@@ -166,7 +165,9 @@ class Ingesting(CollectionBase):
 
     def delete(self, document_ids: Sequence[str | int]) -> int:
         """Delete documents; returns the number of chunks deleted (SQL: `pgvec.delete_documents`)."""
-        row = self._database.fetch_one("SELECT pgvec.delete_documents($1, $2::text[])", [self.name, _ids(document_ids)])
+        row = self._database.fetch_one(
+            "SELECT pgvec.delete_documents($1, $2::text[])", [self.name, identifiers(document_ids)]
+        )
         return int(row[0])
 
     def _ingestion(self, chunking: Chunking, columns: Mapping[str, Any], strict: bool = False) -> Ingestion:
@@ -175,12 +176,6 @@ class Ingesting(CollectionBase):
 
         options = {**chunking.options, "read": columns}
         return Ingestion(self._target(), self.embedder, chunking, strict, options)
-
-
-def _ids(document_ids: Sequence[str | int]) -> list[str]:
-    if isinstance(document_ids, str):
-        raise ConfigurationError("document_ids is a list of ids, not one text")
-    return [identifier(id, row) for row, id in enumerate(document_ids)]
 
 
 def _count(source: Any, progress: bool | None) -> int | None:

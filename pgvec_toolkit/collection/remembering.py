@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgvec_toolkit.collection.base import CollectionBase, Query
-from pgvec_toolkit.errors import ConfigurationError
+from pgvec_toolkit.ingest.batch import identifiers
 from pgvec_toolkit.search.filter import Filter
 from pgvec_toolkit.search.hit import Hits
 
@@ -88,7 +88,7 @@ class Remembering(CollectionBase):
         return int(
             self._database.fetch_one(
                 "SELECT pgvec.restore_documents($1, $2::text[], $3::text::timestamptz)",
-                [self.name, _ids(document_ids), str(as_of)],
+                [self.name, identifiers(document_ids), str(as_of)],
             )[0]
         )
 
@@ -99,15 +99,9 @@ class Remembering(CollectionBase):
             before: versions that ended by then: a datetime, or its text as PostgreSQL reads it.
             document_ids: forget the history of these only.
         """
-        ids = None if document_ids is None else _ids(document_ids)
+        ids = None if document_ids is None else identifiers(document_ids)
         return int(
             self._database.fetch_one(
                 "SELECT pgvec.purge($1, $2::text::timestamptz, $3::text[])", [self.name, str(before), ids]
             )[0]
         )
-
-
-def _ids(document_ids: Sequence[str]) -> list[str]:
-    if isinstance(document_ids, str):
-        raise ConfigurationError("document_ids is a list of ids, not one text")
-    return list(document_ids)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pgvec_toolkit.embed import prompts
-from pgvec_toolkit.embed.folder import ModelFolder, file_digest
+from pgvec_toolkit.embed.folder import ModelFolder, file_details, file_digest
 from pgvec_toolkit.embed.shaping import shaped
 from pgvec_toolkit.embed.spec import spec_of
+from pgvec_toolkit.embed.tokens import room, unbounded
 from pgvec_toolkit.errors import EmbeddingError, MissingDependency
 
 if TYPE_CHECKING:
@@ -66,29 +67,19 @@ class FastEmbedEmbedder:
     @property
     def max_tokens(self) -> int:
         """Tokens that the model reads of a document; its special ones and its prompt are not counted."""
-        prompt = self._prompts.document
-        return self._sequence - (len(self.tokenizer.encode(prompt, add_special_tokens=False).ids) if prompt else 0)
+        return room(self._sequence, self.tokenizer, self._prompts.document)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, without truncation or padding: chunks are measured by it."""
         from tokenizers import Tokenizer
 
-        copy = Tokenizer.from_str(self._truncating.to_str())
-        copy.no_truncation()
-        copy.no_padding()
-        return copy
+        return unbounded(Tokenizer.from_str(self._truncating.to_str()))
 
     @property
     def details(self) -> dict[str, Any]:
         """What else changes a vector: the file, prompts, truncation, normalisation."""
-        return {
-            "weights": self._digest,
-            "prompts": dict(self._prompts._asdict()),
-            "max_tokens": self._sequence,
-            "normalized": self.normalize,
-            **({} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}),
-        }
+        return file_details(self._digest, self._prompts, self._sequence, self.normalize, self.truncate_dim)
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimensions)."""

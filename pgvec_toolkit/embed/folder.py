@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgvec_toolkit.embed.model import local_path
+from pgvec_toolkit.embed.prompts import Prompts
+from pgvec_toolkit.embed.tokens import unbounded
 from pgvec_toolkit.errors import EmbeddingError, MissingDependency
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ _MODES = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "wei
 
 
 class ModelFolder:
-    """A folder that holds a model, its tokenizer and its configuration."""
+    """A folder that holds a model, its tokenizer and its configuration; what has been read is kept."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -84,19 +86,19 @@ class ModelFolder:
             raise EmbeddingError(f"{self.path / name} is no JSON: {error}") from error
         return found if isinstance(found, dict) else {"": found}
 
-    @property
+    @cached_property
     def prompts(self) -> dict[str, str]:
         """The model's own prompts, by their names."""
         return {
             name: text or "" for name, text in self.read("config_sentence_transformers.json").get("prompts", {}).items()
         }
 
-    @property
+    @cached_property
     def modules(self) -> list[str]:
         """Names of what a text goes through: Transformer, Pooling, Normalize; none if the folder does not say."""
         return [each["type"].rpartition(".")[2] for each in self.read("modules.json").get("", [])]
 
-    @property
+    @cached_property
     def pooling(self) -> str | None:
         """How one vector is made of those of tokens: cls, mean, max, lasttoken …; None if the folder does not say."""
         folder = next(
@@ -118,7 +120,7 @@ class ModelFolder:
         known = [int(each) for each in said if isinstance(each, int | float) and 0 < each < _UNKNOWN]
         return min(known) if known else int(self.read("config.json").get("max_position_embeddings", _LONGEST))
 
-    @property
+    @cached_property
     def lower_case(self) -> bool:
         """Whether texts are made lower-case before."""
         return bool(self.read("sentence_bert_config.json").get("do_lower_case"))
@@ -133,17 +135,28 @@ class ModelFolder:
             found = Tokenizer.from_file(str(self.path / "tokenizer.json"))
         except Exception as error:  # tokenizers raises nothing more special
             raise EmbeddingError(f"cannot read {self.path / 'tokenizer.json'}: {error}") from error
-        found.no_truncation()
-        found.no_padding()
-        return found
+        return unbounded(found)
 
-    @property
+    @cached_property
     def padding(self) -> int:
         """The token that fills a batch."""
         padding = self.read("tokenizer.json").get("padding") or {}
         token = self.read("tokenizer_config.json").get("pad_token")
         token = token.get("content") if isinstance(token, dict) else token
         return int(padding.get("pad_id") or (self.tokenizer().token_to_id(token) if token else 0) or 0)
+
+
+def file_details(
+    digest: str, prompts: Prompts, sequence: int, normalize: bool, truncate_dim: int | None
+) -> dict[str, Any]:
+    """Return what changes a vector of an embedder that runs a file, beside its name."""
+    return {
+        "weights": digest,
+        "prompts": dict(prompts._asdict()),
+        "max_tokens": sequence,
+        "normalized": normalize,
+        **({} if truncate_dim is None else {"truncate_dim": truncate_dim}),
+    }
 
 
 def file_digest(path: Path) -> str:

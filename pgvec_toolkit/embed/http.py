@@ -18,6 +18,7 @@ from pgvec_toolkit.embed import prompts
 from pgvec_toolkit.embed.rates import Limiter, Usage
 from pgvec_toolkit.embed.shaping import shaped
 from pgvec_toolkit.embed.spec import spec_of
+from pgvec_toolkit.embed.tokens import unbounded
 from pgvec_toolkit.errors import (
     ConfigurationError,
     EmbedderUnavailable,
@@ -156,9 +157,7 @@ class HttpEmbedder:
             found = (Tokenizer.from_file if file else Tokenizer.from_pretrained)(self._tokenizer)
         except Exception as error:  # tokenizers raises nothing more special
             raise EmbeddingError(f"cannot load tokenizer {self._tokenizer}: {error}. Give a tokenizer.json") from error
-        found.no_truncation()
-        found.no_padding()
-        return found
+        return unbounded(found)
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimensions).

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pgvec_toolkit.embed.batching import in_torch_threads, token_batches
+from pgvec_toolkit.embed.tokens import room, unbounded
 from pgvec_toolkit.errors import EmbeddingError, MissingDependency, PgvecError
 
 if TYPE_CHECKING:
@@ -59,19 +60,14 @@ class Model:
     @property
     def max_tokens(self) -> int:
         """Tokens that the model reads of a document; its special ones and its prompt are not counted."""
-        prompt = self._model.prompts.get("document")
-        taken = len(self.tokenizer.encode(prompt, add_special_tokens=False).ids) if prompt else 0
-        return self._sequence - taken
+        return room(self._sequence, self.tokenizer, self._model.prompts.get("document"))
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, without truncation or padding: chunks are measured by it."""
         from tokenizers import Tokenizer
 
-        copy = Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str())
-        copy.no_truncation()
-        copy.no_padding()
-        return copy
+        return unbounded(Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str()))
 
     @property
     def details(self) -> dict[str, Any]:

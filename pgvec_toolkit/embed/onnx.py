@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from pgvec_toolkit.embed import prompts
-from pgvec_toolkit.embed.folder import ModelFolder, file_digest
+from pgvec_toolkit.embed.folder import ModelFolder, file_details, file_digest
 from pgvec_toolkit.embed.model import full_name
 from pgvec_toolkit.embed.shaping import shaped
 from pgvec_toolkit.embed.spec import spec_of
+from pgvec_toolkit.embed.tokens import room
 from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, MissingDependency
 
 if TYPE_CHECKING:
@@ -99,9 +100,7 @@ class OnnxEmbedder:
     @property
     def max_tokens(self) -> int:
         """Tokens that the model reads of a document; its special ones and its prompt are not counted."""
-        prompt = self._prompts.document
-        taken = len(self.tokenizer.encode(prompt, add_special_tokens=False).ids) if prompt else 0
-        return self._sequence - taken
+        return room(self._sequence, self.tokenizer, self._prompts.document)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -111,13 +110,7 @@ class OnnxEmbedder:
     @property
     def details(self) -> dict[str, Any]:
         """What else changes a vector: the file, prompts, truncation, normalisation."""
-        return {
-            "weights": self._digest,
-            "prompts": dict(self._prompts._asdict()),
-            "max_tokens": self._sequence,
-            "normalized": self.normalize,
-            **({} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}),
-        }
+        return file_details(self._digest, self._prompts, self._sequence, self.normalize, self.truncate_dim)
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimensions); texts of like length go through the model together."""
@@ -195,7 +188,7 @@ class OnnxEmbedder:
 
     def _batch(self, tokens: list[list[int]]) -> NDArray[np.float32]:
         longest = max(map(len, tokens))
-        ids = np.full((len(tokens), longest), self._padding, dtype=np.int64)
+        ids = np.full((len(tokens), longest), self._folder.padding, dtype=np.int64)
         mask = np.zeros_like(ids)
         for row, each in enumerate(tokens):
             ids[row, : len(each)] = each
@@ -209,10 +202,6 @@ class OnnxEmbedder:
         output = self._output
         found = self._session.run(output, {name: offered[name] for name in self._session.inputs}).astype(np.float32)
         return found if output == POOLED else _pooled(found, mask, str(self._folder.pooling))
-
-    @cached_property
-    def _padding(self) -> int:
-        return self._folder.padding
 
 
 _POOLINGS = ("cls", "mean", "max", "mean_sqrt_len", "lasttoken")

@@ -11,6 +11,7 @@ import numpy as np
 
 from pgvec_toolkit.embed.shaping import shaped
 from pgvec_toolkit.embed.spec import spec_of
+from pgvec_toolkit.embed.tokens import unbounded
 from pgvec_toolkit.errors import EmbeddingError, MissingDependency
 
 if TYPE_CHECKING:
@@ -51,10 +52,7 @@ class StaticEmbedder:
         """The model's tokenizer: chunks are measured by it."""
         from tokenizers import Tokenizer
 
-        copy = Tokenizer.from_str(self._model.tokenizer.to_str())
-        copy.no_truncation()
-        copy.no_padding()
-        return copy
+        return unbounded(Tokenizer.from_str(self._model.tokenizer.to_str()))
 
     @cached_property
     def details(self) -> dict[str, Any]:

@@ -133,6 +133,13 @@ def identifier(value: Any, row: int) -> str:
     return str(value)
 
 
+def identifiers(document_ids: Sequence[str | int]) -> list[str]:
+    """Return ids as texts; ConfigurationError if they are one text, which is a sequence, too."""
+    if isinstance(document_ids, str):
+        raise ConfigurationError("document_ids is a list of ids, not one text")
+    return [identifier(id, row) for row, id in enumerate(document_ids)]
+
+
 def _columns_of(records: Records) -> dict[str, Any] | None:
     """Return columnar input as a dict of sequences; None if records are rows."""
     if isinstance(records, Mapping):
