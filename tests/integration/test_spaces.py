@@ -429,15 +429,15 @@ def test_forms_of_index(
 
 
 def test_more_than_4000_dimensions(db: Database) -> None:
-    vectors = random_vectors(500, 4100)
+    vectors = random_vectors(300, 4100)
     docs = db.create_collection("docs", dimensions=4100, columns={"third": int})
-    docs.upsert({"id": names(500), "vector": vectors, "third": [number % 3 for number in range(500)]})
+    docs.upsert({"id": names(300), "vector": vectors, "third": [number % 3 for number in range(300)]})
     docs.create_index()
     assert [index.form for index in docs.indexes()] == ["binary"]
     with pytest.raises(IndexBuildError, match="exists already"):
         docs.create_index()
-    assert docs.tune(0.95, sample=60).form == "binary"
-    assert docs.recall(sample=60).recall >= 0.83
+    assert docs.tune(0.95, sample=30).form == "binary"
+    assert docs.recall(sample=30).recall >= 0.83
     truth = oracle("cosine", vectors[7], vectors)
     hits = docs.search(vectors[7], K, exact=True)
     assert [int(hit.id) for hit in hits] == np.argsort(truth)[:K].tolist()
