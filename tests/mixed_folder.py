@@ -159,7 +159,7 @@ def broken_files() -> list[Broken]:
         (".xlsx", sheet[:-30], "cannot be read as XLSX"),
         (".xlsx", without(sheet, "xl/workbook.xml"), "cannot be read as XLSX"),
         (".xlsx", word, "cannot be read as XLSX"),
-        (".csv", b"", "is empty"),
+        (".jsonl", b"", "is empty"),
         (".csv", b"number,note\n1,x\n", "no column 'id'"),
         (".csv", b"id,text,text\n1,x,y\n", "more than one column"),
         (".csv", sheet, "UTF-8"),

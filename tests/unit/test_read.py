@@ -11,7 +11,8 @@ import pytest
 
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
 from pgvec_toolkit.ingest.document import Document, Unreadable
-from pgvec_toolkit.ingest.read import documents, files, split_front_matter, strictly
+from pgvec_toolkit.ingest.read import documents, files, suffixes
+from tests.reading import strictly
 
 
 def write(folder: Path, name: str, content: str | bytes) -> Path:
@@ -150,15 +151,24 @@ def test_record_that_is_no_document_is_named(record: Any, field: str) -> None:
     assert bad.id == ("a" if isinstance(record, dict) and record.get("id") == "a" else "row 1")
 
 
-def test_front_matter_with_an_impossible_date_is_named() -> None:
-    with pytest.raises(ConfigurationError, match=r"leave\.md: its front matter"):
-        split_front_matter("---\ncreated: 2020-13-45\n---\nText", "leave.md")
-
-
-def test_front_matter_that_holds_itself_is_named(tmp_path: Path) -> None:
-    (found,) = documents(write(tmp_path, "a.md", "---\na: &a [*a]\n---\nText"))
+@pytest.mark.parametrize("value", ["2020-13-45", "&a [*a]", "!!bool maybe", '!!int ""', "!!timestamp soon"])
+def test_front_matter_of_impossible_values_is_named(tmp_path: Path, value: str) -> None:
+    (found,) = documents(write(tmp_path, "a.md", f"---\na: {value}\n---\nText"))
     assert isinstance(found, Unreadable)
-    assert "not YAML" in found.reason
+    assert "its front matter is not YAML" in found.reason
+
+
+def test_what_no_reader_has_foreseen_costs_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: Any) -> Any:
+        raise LookupError("odd")
+
+    monkeypatch.setitem(suffixes._READERS, ".rst", read)
+    for name in ("a.rst", "b.txt"):
+        write(tmp_path / "docs", name, "text")
+    first, second = documents(tmp_path / "docs")
+    assert isinstance(first, Unreadable)
+    assert first.reason == "cannot be read (LookupError: odd): mend it, or leave it out"
+    assert isinstance(second, Document)
 
 
 def test_source_code_has_the_name_of_its_language(tmp_path: Path) -> None:

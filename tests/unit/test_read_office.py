@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("fpdf")
 pytest.importorskip("markitdown")
 
+from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest.document import Document, Unreadable
 from pgvec_toolkit.ingest.read import documents
 from pgvec_toolkit.ingest.read.conversion import _unwrapped
@@ -62,6 +63,17 @@ def test_a_file_without_end_costs_itself(tmp_path: Path) -> None:
         assert converter._process is None
 
 
+def test_another_end_of_the_process_is_not_taken_for_a_long_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Converter(seconds=-1.0) as converter, pytest.raises(Broken, match=r"crashed \(exit code 70\)"):
+        converter(tmp_path / "a.pdf", "pdf")
+    for seconds in ("soon", "0", "nan"):
+        monkeypatch.setenv("PGVEC_READ_SECONDS", seconds)
+        with pytest.raises(ConfigurationError, match=f"PGVEC_READ_SECONDS is '{seconds}'"):
+            Converter()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a file that waits to be opened")
 def test_a_crash_costs_the_file_that_was_being_read(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_bytes(mixed_folder.pdf("Text"))
@@ -75,7 +87,7 @@ def test_a_crash_costs_the_file_that_was_being_read(tmp_path: Path) -> None:
             with (tmp_path / "deadly.pdf").open("wb"):  # waits until the process opens it, too
                 os.kill(process.pid, signal.SIGSEGV)
 
-        threading.Thread(target=kill).start()
+        threading.Thread(target=kill, daemon=True).start()
         with pytest.raises(Broken, match=r"crashed \(signal 11\)"):
             converter(tmp_path / "deadly.pdf", "pdf")
         assert converter(tmp_path / "a.pdf", "pdf") == expected

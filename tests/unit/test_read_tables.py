@@ -25,7 +25,8 @@ from pyarrow import feather, parquet
 
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest.document import Document, Unreadable
-from pgvec_toolkit.ingest.read import documents, strictly
+from pgvec_toolkit.ingest.read import documents
+from tests.reading import strictly
 
 Read = Callable[..., list[Document | Unreadable]]
 
@@ -127,11 +128,12 @@ def test_columns_are_named(read: Read) -> None:
     assert three.reason == "line 4: field 'title': is missing, as are 'body'"
 
 
-def test_rows_are_numbered_if_asked(read: Read, tmp_path: Path) -> None:
-    read("a.csv", 'text,n\n"a\nb",1\nc,2\n', id=None)
-    first, second = documents(tmp_path / "a.csv", id=None)
-    assert [first.id, second.id] == ["a.csv:2", "a.csv:4"]
-    assert {first.source, second.source} == {tmp_path / "a.csv"}
+def test_rows_are_numbered_if_asked(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read("a.csv", 'text,n\n"a\nb",1\nc,2\nd\n', id=None)
+    monkeypatch.chdir(tmp_path)
+    first, second, broken = documents("a.csv", id=None)
+    assert [first.id, second.id, broken.id] == ["a.csv:2", "a.csv:4", "a.csv:5"]
+    assert {first.source, second.source, broken.source} == {tmp_path / "a.csv"}
     assert [found.id for found in documents([{"text": "a"}, {"text": "b"}], id=None)] == ["0", "1"]
 
 

@@ -7,16 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest.document import Document, Unreadable
 from pgvec_toolkit.ingest.read.converter import Converter
 from pgvec_toolkit.ingest.read.frames import rows_of
 from pgvec_toolkit.ingest.read.origin import Broken, Columns, Origin
 from pgvec_toolkit.ingest.read.records import from_records, from_table
 from pgvec_toolkit.ingest.read.suffixes import files, holds_many, reader
-from pgvec_toolkit.ingest.read.text import split_front_matter
 
-__all__ = ["documents", "files", "holds_many", "split_front_matter", "strictly"]
+__all__ = ["documents", "files", "holds_many"]
 
 
 def documents(
@@ -55,11 +53,6 @@ def _from_files(
                 yield origin.unreadable(broken)
             except OSError as error:
                 yield origin.unreadable(Broken(f"cannot be read: {error.strerror or error}"))
-
-
-def strictly(found: Iterable[Document | Unreadable]) -> Iterator[Document]:
-    """Yield the documents; raise for the first that cannot be read."""
-    for each in found:
-        if isinstance(each, Unreadable):
-            raise each.error or ConfigurationError(f"{each.source or each.id}: {each.reason}")
-        yield each
+            except Exception as error:  # what no reader has foreseen costs its file
+                said = f"{type(error).__name__}: {error}"
+                yield origin.unreadable(Broken(f"cannot be read ({said}): mend it, or leave it out"))

@@ -10,22 +10,31 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pgvec_toolkit.errors import MissingDependency
+from pgvec_toolkit.errors import ConfigurationError, MissingDependency
 from pgvec_toolkit.ingest.read.origin import Broken
 
 SECONDS = 300.0  # for one file; environment variable PGVEC_READ_SECONDS
-_SERVE = "from pgvec_toolkit.ingest.read.conversion import serve; serve({seconds!r})"
+_NO_END = 1  # the exit code of faulthandler, when the time is over; Python's own for uncaught errors is the same
+_SERVE = """
+import os
+try:
+    from pgvec_toolkit.ingest.read.conversion import serve
+    serve({seconds!r})
+except BaseException:
+    os._exit(70)
+"""
 
 
 class Converter:
     """Turns office files into text; as a context manager it ends its process, which starts with the first file."""
 
     def __init__(self, seconds: float | None = None) -> None:
-        self.seconds = float(os.environ.get("PGVEC_READ_SECONDS", SECONDS)) if seconds is None else seconds
+        self.seconds = _seconds_given() if seconds is None else seconds
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Converter:
@@ -86,7 +95,7 @@ class Converter:
         assert self._process is not None
         code = self._process.wait()
         self.close()
-        if code == 1:
+        if code == _NO_END:
             return (
                 f"cannot be read: after {self.seconds:g} seconds there was no end to it. Give it more time "
                 "(PGVEC_READ_SECONDS), split it, or leave it out"
@@ -102,3 +111,14 @@ class Converter:
             self._process.kill()
             with self._process:  # closes its pipes and waits for it
                 self._process = None
+
+
+def _seconds_given() -> float:
+    given = os.environ.get("PGVEC_READ_SECONDS") or str(SECONDS)
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds < threading.TIMEOUT_MAX:
+        raise ConfigurationError(f"PGVEC_READ_SECONDS is {given!r}: give a number of seconds, as 300")
+    return seconds

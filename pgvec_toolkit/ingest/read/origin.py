@@ -84,7 +84,7 @@ class Origin:
             return Unreadable(row, id or self.part(number) or f"row {row}", str(invalid), None, invalid)
         reason = f"{unit} {number}: field {name!r}: {problem}" if name else f"{unit} {number}: {problem}"
         error = ConfigurationError(f"{self.path}, {reason}")
-        return Unreadable(row, id or self.part(number) or self.id, reason, self.path, error)
+        return Unreadable(row, id or self.part(number) or self.id, reason, self.source, error)
 
     def part(self, number: int) -> str | None:
         """Return what a numbered line or row is called, if by its number."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from pgvec_toolkit.errors import MissingDependency
 from pgvec_toolkit.ingest.document import Document, Unreadable
@@ -26,6 +27,7 @@ def json_lines(origin: Origin, _: Converter) -> Iterator[Document | Unreadable]:
     """Read JSON Lines: an object a line."""
     assert origin.path is not None
     with origin.path.open("rb") as file:
+        _refuse_empty(file)
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -37,6 +39,12 @@ def json_lines(origin: Origin, _: Converter) -> Iterator[Document | Unreadable]:
                 yield origin.unreadable_part("line", number, f"not JSON: {error}. Mend it, or take it out")
             else:
                 yield from_record(record, origin, "line", number)
+
+
+def _refuse_empty(file: BinaryIO) -> None:
+    """Refuse a file without a byte: more likely it is being written, or the disk was full, than that no row is left."""
+    if os.fstat(file.fileno()).st_size == 0:
+        raise Broken("is empty")
 
 
 def csv_file(origin: Origin, _: Converter) -> Iterator[Document | Unreadable]:
@@ -186,8 +194,7 @@ def _arrow_rows(origin: Origin, batches: Callable[[Path], Iterator[Any]], name: 
         missing = MissingDependency("pyarrow", "files")
         raise Broken(f"cannot be read: {missing}", missing) from error
     with origin.path.open("rb") as file:
-        if not file.read(1):
-            raise Broken("is empty")
+        _refuse_empty(file)
     number = 0
     try:
         for batch in batches(origin.path):
