@@ -31,7 +31,7 @@ from pgvec_toolkit.errors import (
 )
 from pgvec_toolkit.ingest import binary, blame, ledger, load
 from pgvec_toolkit.ingest.batch import Batch, identifier, settle
-from pgvec_toolkit.ingest.chunk import Chunking, Cutter
+from pgvec_toolkit.ingest.chunk import Chunking, Cutter, lacks_grammar
 from pgvec_toolkit.ingest.document import Chunk, Document, Unreadable, written_with
 from pgvec_toolkit.ingest.ledger import Failed, Stage
 from pgvec_toolkit.ingest.sources import file_id
@@ -87,7 +87,8 @@ class Ingestion:
             ) from error
         finally:
             lost = pruned(self.embedder) - before
-            done.pruned_vectors, done.pruned_entries = lost.vectors, lost.entries
+            done.pruned_vectors += lost.vectors
+            done.pruned_entries += lost.entries
         return done
 
     def _run(
@@ -141,7 +142,9 @@ class Ingestion:
         """Compare documents with the ledger; cut those that have changed, and encode their chunks."""
         found = self.compare(connection, some)
         known = {id: entry for id, entry in found.known.items() if entry.content_hash == found.hashes[id]}
-        work = Work(found.read, [], found.unchanged, known, found.failed)
+        # Of these no more is needed than what they are called: a window may hold many that are long.
+        unchanged = [replace(document, text="", fields={}) for document in found.unchanged]
+        work = Work(found.read, [], unchanged, known, found.failed)
         for document in found.changed:
             self._cut(work, document, found.hashes[document.id])
         work.under_way = {piece.document.id: piece.content_hash for piece in work.pieces}
@@ -149,22 +152,19 @@ class Ingestion:
         return work
 
     def _cut(self, work: Work, document: Document, content_hash: bytes) -> None:
-        """Cut a document into chunks, and encode these."""
         stage: Stage = "chunk"
-        cutter = self._cutter
-        split, truncated = cutter.split, cutter.truncated
         try:
-            chunks = cutter(document)
+            chunks = self._chunks(document)
             stage = "write"
-            piece = self._encoded(document, content_hash, chunks)
+            work.pieces.append(self._encoded(document, content_hash, chunks))
         except MissingDependency:
             raise  # of no document's making
         except Exception as error:
             self._fail(work.failed, document, stage, error)
-            return
-        piece.split, piece.truncated = cutter.split - split, cutter.truncated - truncated
-        piece.notes, cutter.notes = cutter.notes, []
-        work.pieces.append(piece)
+
+    def cut(self, document: Document, content_hash: bytes) -> Piece:
+        """Cut a document into chunks, encode these, and count what was split or truncated."""
+        return self._encoded(document, content_hash, self._chunks(document))
 
     def embed(self, *works: Work, cache: Connection | None = None) -> None:
         """Give the chunks their vectors: the more at once, the faster.
@@ -237,9 +237,16 @@ class Ingestion:
         The model is not among it: another one is refused, and one that is swapped makes no document new.
         """
         parts = [document.text, document.fields, document.format, self.chunking.identity]
+        if lacks_grammar(self.chunking.chunker, document.format):
+            parts.append("cut as text")  # until the grammar is installed
         # Twice: the first pass makes all keys texts, which alone can be sorted.
         plain = json.loads(json.dumps(parts, default=_hashable))
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).digest()
+
+    def _chunks(self, document: Document) -> list[Chunk]:
+        cutter = self._cutter
+        cutter.split, cutter.truncated, cutter.notes = 0, 0, []  # are those of one document
+        return cutter(document)
 
     def _encoded(self, document: Document, content_hash: bytes, chunks: Sequence[Chunk]) -> Piece:
         """Encode what is known of chunks before they are embedded."""
@@ -253,7 +260,8 @@ class Ingestion:
         batch = Batch([document.row] * len(chunks), ids, fields, None)
         if chunks:
             batch = replace(binary.encode(batch, self.target.typed), fields={})
-        return Piece(document, content_hash, self._cutter.texts(chunks), batch)
+        cutter = self._cutter
+        return Piece(document, content_hash, cutter.texts(chunks), batch, cutter.split, cutter.truncated, cutter.notes)
 
     def _embed(self, pieces: Sequence[Piece], cache: Connection | None, counts: TextCounts) -> None:
         texts = [text for piece in pieces for text in piece.texts]

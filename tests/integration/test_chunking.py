@@ -12,7 +12,7 @@ import pytest
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, InvalidRecord
-from pgvec_toolkit.ingest.chunk import Chunking
+from pgvec_toolkit.ingest.chunk import Chunking, split
 from pgvec_toolkit.ingest.document import Chunk, Document
 from pgvec_toolkit.ingest.documents import Ingested, Ingestion
 from pgvec_toolkit.ingest.load import Written
@@ -161,7 +161,7 @@ def test_documents_are_not_changed_by_another_model(
     assert both == hashes
 
 
-def test_an_ingestion_that_runs_twice_counts_each_time(docs: Collection) -> None:
+def test_an_ingestion_that_runs_twice_counts_each_time(docs: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     ingestion = Ingestion(docs._target(), docs.embedder, Chunking("none"))
     with docs.database.connection() as own:
         for id in "ab":
@@ -171,6 +171,9 @@ def test_an_ingestion_that_runs_twice_counts_each_time(docs: Collection) -> None
         for id in "cd":
             documents = [Document(row, f"{id}{row}.kt", f"val {id}", format="nothing_known") for row in range(2)]
             assert len(code.run(own, documents, lambda _: None).notes) == 1
+        assert code.compare(own, documents).changed == []
+        monkeypatch.setattr(split, "grammar", lambda _language: object)
+        assert code.compare(own, documents).changed == documents  # its grammar is there now
 
 
 def test_texts_of_records_are_not_cut_off_in_silence(

@@ -5,6 +5,6 @@ gives chunks their context, and sees to it that none is longer than the embedder
 """
 
 from pgvec_toolkit.ingest.chunk.chunking import CHUNKERS, POLICIES, Chunker, Chunking
-from pgvec_toolkit.ingest.chunk.cutter import Cutter
+from pgvec_toolkit.ingest.chunk.cutter import Cutter, lacks_grammar
 
-__all__ = ["CHUNKERS", "POLICIES", "Chunker", "Chunking", "Cutter"]
+__all__ = ["CHUNKERS", "POLICIES", "Chunker", "Chunking", "Cutter", "lacks_grammar"]

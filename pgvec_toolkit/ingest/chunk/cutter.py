@@ -10,7 +10,7 @@ from pgvec_toolkit.embed import base
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
 from pgvec_toolkit.ingest.chunk import split
-from pgvec_toolkit.ingest.chunk.chunking import Chunking
+from pgvec_toolkit.ingest.chunk.chunking import Chunker, Chunking
 from pgvec_toolkit.ingest.chunk.context import Contexts, title_of
 from pgvec_toolkit.ingest.chunk.markdown import Outline, markdown, outline
 from pgvec_toolkit.ingest.chunk.sentences import packed
@@ -109,15 +109,14 @@ class Cutter:
             return None
         if name == "auto":
             name = {"text": "recursive", "markdown": "markdown"}.get(document.format, "code")
-        if name == "code" and (document.format in _TEXT or split.grammar(document.format) is None):
-            if document.format not in _TEXT:
-                self._note(
-                    f"{document.format} is cut as text, for its grammar is not installed: "
-                    "pip install 'pgvec-toolkit[code]' brings the most common ones, "
-                    f"pip install tree-sitter-{document.format.replace('_', '-')} perhaps this one"
-                )
+        if lacks_grammar(name, document.format):
+            self._note(
+                f"{document.format} is cut as text, for its grammar is not installed: "
+                "pip install 'pgvec-toolkit[code]' brings the most common ones, "
+                f"pip install tree-sitter-{document.format.replace('_', '-')} perhaps this one"
+            )
             return "recursive"
-        return name
+        return "recursive" if name == "code" and document.format in _TEXT else name
 
     def _note(self, note: str) -> None:
         if note not in self.notes:
@@ -194,6 +193,11 @@ class Cutter:
         lengths = self._meter.lengths([part.embedded for part in parts])
         self.truncated += sum(length > self._limit for length in lengths)
         return parts
+
+
+def lacks_grammar(chunker: str | Chunker, format: str) -> bool:
+    """Tell whether documents of a format are cut as text because the grammar of their language is not installed."""
+    return chunker in ("auto", "code") and format not in _TEXT and split.grammar(format) is None
 
 
 def _headings(path: list[str]) -> dict[str, list[str]]:
