@@ -135,7 +135,9 @@ BEGIN
     FOR document IN SELECT DISTINCT d.id COLLATE "C" FROM unnest(document_ids) d (id) ORDER BY 1 LOOP
         DELETE FROM pgvec.ledger l WHERE l.collection_id = owner.id AND l.document_id = document;
     END LOOP;
-    DELETE FROM pgvec.failures f WHERE f.collection_id = owner.id AND f.document_id = ANY (document_ids);
+    FOR document IN SELECT DISTINCT d.id COLLATE "C" FROM unnest(document_ids) d (id) ORDER BY 1 LOOP
+        DELETE FROM pgvec.failures f WHERE f.collection_id = owner.id AND f.document_id = document;
+    END LOOP;
     -- A document that somebody ingests in between stays as a whole: its chunks are seen here, its ledger row was not yet above.
     EXECUTE format('DELETE FROM %I.%I d WHERE d.document_id = ANY ($1) AND NOT EXISTS (SELECT FROM pgvec.ledger l WHERE l.collection_id = $2 AND l.document_id = d.document_id)',
                    owner.schema_name, owner.table_name) USING document_ids, owner.id;

@@ -65,7 +65,7 @@ class Ingesting(CollectionBase):
         from pgvec_toolkit.ingest.read import documents
 
         chunking = Chunking(chunker, chunk_tokens, overlap, context, too_long)
-        ingestion = self._ingestion(chunking, {"id": id, "text": text}, strict)
+        ingestion = self._ingestion(chunking, _read_again(source, id, text), strict)
         with (
             self._database.connection() as connection,
             progress_bar(f"ingesting into {self.name}", _count(source, progress), progress) as advance,
@@ -116,7 +116,7 @@ class Ingesting(CollectionBase):
 
         root = sync.folder_of(folder)
         chunking = Chunking(chunker, chunk_tokens, overlap, context, too_long)
-        ingestion = self._ingestion(chunking, {"id": id, "text": text}, strict)
+        ingestion = self._ingestion(chunking, _read_again(root, id, text), strict)
         synchronisation = sync.Synchronisation(ingestion, self.name, root, force)
         done = sync.Synced() if done is None else done
         done.dry_run = dry_run
@@ -176,6 +176,14 @@ class Ingesting(CollectionBase):
 
         options = {**chunking.options, "read": columns}
         return Ingestion(self._target(), self.embedder, chunking, strict, options)
+
+
+def _read_again(source: Any, id: str | None, text: str | Sequence[str]) -> dict[str, Any]:
+    """Return the options by which a file is read again as it is now, alone or as one of a folder."""
+    from pgvec_toolkit.ingest.ledger import storable
+
+    folder = isinstance(source, str | Path) and Path(source).is_dir()
+    return {"id": id, "text": text} | ({"root": storable(str(Path(source).resolve()))} if folder else {})
 
 
 def _count(source: Any, progress: bool | None) -> int | None:

@@ -19,6 +19,12 @@ from pgvec_toolkit.pool import Connection
 Stage = Literal["read", "chunk", "embed", "write"]
 _LONGEST_ID = 2000  # bytes: more do not fit into the index of the table
 
+# In the order of all who write documents: whoever writes the same ones is waited for, not in a deadlock.
+_LOCKED = (
+    "SELECT document_id FROM pgvec.{} WHERE collection_id = %(collection)s AND document_id = ANY (%(ids)s)"
+    ' ORDER BY document_id COLLATE "C" FOR UPDATE'
+)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -117,9 +123,11 @@ def enter(
 def move(connection: Connection, collection_id: int, sources: Mapping[str, Path]) -> None:
     """Note where unchanged documents are read from now."""
     connection.execute(
-        "UPDATE pgvec.ledger l SET source = d.source FROM unnest(%s::text[], %s::text[]) d (id, source)"
-        " WHERE l.collection_id = %s AND l.document_id = d.id",
-        [list(sources), [str(source) for source in sources.values()], collection_id],
+        f"WITH locked AS ({_LOCKED.format('ledger')})"
+        " UPDATE pgvec.ledger l SET source = d.source"
+        " FROM locked JOIN unnest(%(ids)s::text[], %(sources)s::text[]) d (id, source) ON d.id = locked.document_id"
+        " WHERE l.collection_id = %(collection)s AND l.document_id = locked.document_id",
+        {"collection": collection_id, "ids": list(sources), "sources": [str(source) for source in sources.values()]},
     )
 
 
@@ -141,13 +149,14 @@ def below(connection: Connection, collection_id: int, folder: Path) -> tuple[dic
 
 
 def unchanged(connection: Connection, collection_id: int, known: Mapping[str, Entry]) -> list[str]:
-    """Lock what the ledger has of documents; return the ids of those that are as they were known."""
+    """Lock what the ledger has of documents; return the ids of those that are as, and where, they were known."""
     rows = connection.execute(
-        "SELECT document_id, content_hash FROM pgvec.ledger WHERE collection_id = %s AND document_id = ANY (%s)"
+        "SELECT document_id, content_hash, source FROM pgvec.ledger"
+        " WHERE collection_id = %s AND document_id = ANY (%s)"
         ' ORDER BY document_id COLLATE "C" FOR UPDATE',
         [collection_id, list(known)],
     ).fetchall()
-    return [id for id, content_hash in rows if content_hash == known[id].content_hash]
+    return [id for id, *rest in rows if rest == [known[id].content_hash, known[id].source]]
 
 
 _FAILURE = (
@@ -160,10 +169,10 @@ def record(
     connection: Connection, collection_id: int, failed: Sequence[Failed], options: Mapping[str, Any]
 ) -> list[Failure]:
     """Record documents that failed; one that failed before has one attempt more."""
-    latest = {_storable_id(one.document.id): one for one in failed}
+    latest = {storable_id(one.document.id): one for one in failed}
     recorded = []
     for id, one in sorted(latest.items()):
-        source = None if one.document.source is None else _storable(str(one.document.source))
+        source = None if one.document.source is None else storable(str(one.document.source))
         row = connection.execute(
             "INSERT INTO pgvec.failures AS f (collection_id, document_id, source, stage, error, payload, options)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s)"
@@ -175,7 +184,7 @@ def record(
                 id,
                 source,
                 one.stage,
-                _storable(one.error),
+                storable(one.error),
                 _payload(one.document),
                 Jsonb(dict(options)),
             ],
@@ -199,8 +208,10 @@ def forget_failures(connection: Connection, collection_id: int, document_ids: Co
     """Delete the failures of documents that are in, or that are no more."""
     if document_ids:
         connection.execute(
-            "DELETE FROM pgvec.failures WHERE collection_id = %s AND document_id = ANY (%s)",
-            [collection_id, list(document_ids)],
+            f"WITH locked AS ({_LOCKED.format('failures')})"
+            " DELETE FROM pgvec.failures f USING locked"
+            " WHERE f.collection_id = %(collection)s AND f.document_id = locked.document_id",
+            {"collection": collection_id, "ids": [storable_id(id) for id in document_ids]},
         )
 
 
@@ -227,13 +238,14 @@ def _payload(document: Document | Unreadable) -> Jsonb | None:
     return None if "\\u0000" in text else Jsonb(json.loads(text))
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Return a text as PostgreSQL can store it: what it cannot is written as an escape."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
-def _storable_id(id: str) -> str:
-    id = _storable(id)
+def storable_id(id: str) -> str:
+    """Return the id that a failure is recorded with: a document's own, if PostgreSQL can store it."""
+    id = storable(id)
     if len(id.encode()) <= _LONGEST_ID:
         return id
     return f"{id[:200]}…{hashlib.md5(id.encode(), usedforsecurity=False).hexdigest()}"

@@ -13,8 +13,9 @@ from pgvec_toolkit.ingest import ledger
 from pgvec_toolkit.ingest.chunk.chunking import Chunker, Chunking, own_chunker
 from pgvec_toolkit.ingest.document import Unreadable
 from pgvec_toolkit.ingest.documents import Ingested, Ingestion, Read
-from pgvec_toolkit.ingest.ledger import Kept
-from pgvec_toolkit.ingest.sources import root_of
+from pgvec_toolkit.ingest.ledger import Kept, storable_id
+from pgvec_toolkit.ingest.seen import Seen
+from pgvec_toolkit.ingest.sources import is_there
 from pgvec_toolkit.pool import Connection
 
 
@@ -23,7 +24,7 @@ class _Attempt:
     """Failures of one source and the same options."""
 
     kept: list[Kept] = field(default_factory=list)
-    seen: set[str] = field(default_factory=set)
+    seen: Seen = field(default_factory=Seen)
 
     def documents(self) -> Iterator[Read]:
         """Read them again; of a file of which parts could not be read, all: it is known no better what these are."""
@@ -35,24 +36,26 @@ class _Attempt:
             return
         wanted = {one.failure.document_id for one in self.kept}
         whole = any(one.failure.stage == "read" for one in self.kept)
-        for document in self._of_file(Path(source)):
-            self.seen.add(document.id)
-            if whole or document.id in wanted:
+        for document in self.seen.note(self._of_file(Path(source))):
+            # What cannot be read may be any of them.
+            if whole or isinstance(document, Unreadable) or storable_id(document.id) in wanted:
                 yield document
 
     def _of_file(self, source: Path) -> Iterable[Read]:
         from pgvec_toolkit.ingest.read import documents
 
-        options = self.kept[0].options.get("read", {})
-        root = next((found for one in self.kept if (found := root_of(one.failure.document_id, source))), None)
-        if not source.exists():
-            reason = "is no longer there: delete the document, or sync its folder"
-            return [Unreadable(0, one.failure.document_id, reason, source) for one in self.kept]
-        return documents(source, root=root, **options)
+        reason = "is no longer there: delete the document, or sync its folder"
+        if is_there(source):
+            try:
+                return documents(source, **self.kept[0].options.get("read", {}))
+            except (ConfigurationError, OSError) as error:  # a folder that holds nothing, or may not be entered
+                reason = str(error)
+        return [Unreadable(0, one.failure.document_id, reason, source) for one in self.kept]
 
     def solved(self) -> list[str]:
         """Return the failures that are no more, as the file no longer holds what failed."""
-        return [one.failure.document_id for one in self.kept if one.failure.document_id not in self.seen]
+        ids = {one.failure.document_id: one.failure.source for one in self.kept}
+        return [id for id, source in ids.items() if self.seen.is_gone(id, source)]
 
 
 def retry(

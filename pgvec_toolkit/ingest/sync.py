@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -10,10 +10,11 @@ from typing import Literal
 
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest import ledger
-from pgvec_toolkit.ingest.document import Document, Unreadable
+from pgvec_toolkit.ingest.document import Document
 from pgvec_toolkit.ingest.documents import DOCUMENTS_AT_ONCE, Ingested, Ingestion, Read
 from pgvec_toolkit.ingest.ledger import Entry, Failure
-from pgvec_toolkit.ingest.sources import belongs
+from pgvec_toolkit.ingest.seen import Seen
+from pgvec_toolkit.ingest.sources import belongs, is_there
 from pgvec_toolkit.pool import Connection
 
 _DELETED_AT_ONCE = 1000
@@ -64,25 +65,6 @@ class Synced:
     needs_force: bool = False
 
 
-@dataclass
-class _Seen:
-    """What was read of a folder."""
-
-    ids: set[str] = field(default_factory=set)
-    closed: list[Path] = field(default_factory=list)  # files and folders of which it is not known what they hold
-
-    def note(self, documents: Iterable[Read]) -> Iterator[Read]:
-        for document in documents:
-            self.ids.add(document.id)
-            if isinstance(document, Unreadable) and document.source is not None:
-                self.closed.append(document.source)
-            yield document
-
-    def is_gone(self, id: str, source: str | None) -> bool:
-        path = Path(source or "")
-        return id not in self.ids and not any(path == closed or closed in path.parents for closed in self.closed)
-
-
 @dataclass(frozen=True)
 class Synchronisation:
     """How a folder's documents get into a collection, and out of it.
@@ -109,7 +91,7 @@ class Synchronisation:
         """
         known, failures = self._known(connection)
         # Before anything is written; rows that are gone from their files are known only when these were read.
-        self._check_share([id for id, entry in known.items() if not Path(entry.source or "").exists()], known)
+        self._check_share([id for id, entry in known.items() if not is_there(entry.source or "")], known)
 
         def written(document: Document, version: int) -> None:
             action: Literal["add", "update"] = "add" if version == 1 else "update"
@@ -117,12 +99,13 @@ class Synchronisation:
             done.updated += version > 1
             done.changes.append(_change(document, action))
 
-        seen = _Seen()
+        seen = Seen()
         done.failed = done.ingested.failed
         try:
             replace(self.ingestion, written=written).run(connection, seen.note(documents), advance, done.ingested)
         finally:
             done.unchanged = done.ingested.unchanged
+            done.ingested.notes += _notes(seen)
         done.changes += [Change(failure.document_id, "fail", failure.error, failure.source) for failure in done.failed]
         gone = {id: entry for id, entry in known.items() if seen.is_gone(id, entry.source)}
         self._check_share(gone, known)
@@ -135,7 +118,7 @@ class Synchronisation:
     ) -> Synced:
         """Tell what `run` would do; nothing is written."""
         known, _ = self._known(connection)
-        seen = _Seen()
+        seen = Seen()
         noted = seen.note(documents)
         while some := list(islice(noted, DOCUMENTS_AT_ONCE)):
             found = self.ingestion.compare(connection, some)
@@ -151,14 +134,16 @@ class Synchronisation:
             done.ingested.documents += found.read
             advance(len(some))
         gone = {id: entry for id, entry in known.items() if seen.is_gone(id, entry.source)}
+        done.ingested.notes += _notes(seen)
         done.deleted, done.needs_force = len(gone), is_too_much(len(gone), len(known))
         done.changes += [_deletion(id, entry) for id, entry in gone.items()]
         return done
 
     def _known(self, connection: Connection) -> tuple[dict[str, Entry], dict[str, str]]:
-        written, failures = ledger.below(connection, self.ingestion.target.space.collection_id, self.folder)
-        known = {id: entry for id, entry in written.items() if belongs(id, Path(entry.source or ""), self.folder)}
-        return known, {id: source for id, source in failures.items() if belongs(id, Path(source), self.folder)}
+        folder = Path(ledger.storable(str(self.folder)))
+        written, failures = ledger.below(connection, self.ingestion.target.space.collection_id, folder)
+        known = {id: entry for id, entry in written.items() if belongs(id, Path(entry.source or ""), folder)}
+        return known, {id: source for id, source in failures.items() if belongs(id, Path(source), folder)}
 
     def _check_share(self, gone: Iterable[str], known: Mapping[str, Entry]) -> None:
         count = len(list(gone))
@@ -197,13 +182,22 @@ def is_too_much(deleted: int, known: int) -> bool:
     return deleted >= _FEW and deleted * 2 > known
 
 
+def _notes(seen: Seen) -> list[str]:
+    if not seen.twice:
+        return []
+    return [
+        f"{len(seen.twice)} ids are those of more than one document each, as {min(seen.twice)!r}: the last one is "
+        "kept, and where they differ they are written anew each time. Give them ids that differ"
+    ]
+
+
 def _change(document: Document, action: Literal["add", "update"]) -> Change:
     reason = "is new" if action == "add" else "has changed, or is ingested with other options"
     return Change(document.id, action, reason, _text(document.source))
 
 
 def _deletion(id: str, entry: Entry) -> Change:
-    there = entry.source is not None and Path(entry.source).exists()
+    there = entry.source is not None and is_there(entry.source)
     return Change(id, "delete", "is no longer in its file" if there else "its file is gone", entry.source)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from pgvec_toolkit.errors import (
     InvalidRecord,
     RejectedText,
 )
+from pgvec_toolkit.ingest import ledger
 from pgvec_toolkit.ingest.document import Document, Unreadable
 from pgvec_toolkit.ingest.documents import Ingested, Ingestion
 from tests.words import WordEmbedder
@@ -251,6 +254,65 @@ def test_a_file_that_failed_is_read_again(docs: Collection, connection: psycopg.
     assert list(there(connection)) == ["handbook/deep/a.md"]
 
 
+def test_retry_forgets_nothing_that_may_still_be_there(docs: Collection, tmp_path: Path) -> None:
+    long = "x" * 3000  # is recorded shortened
+    bad, good = ([{"id": id, "text": "text", "year": year} for id in ("r1", long)] for year in ("last", 2024))
+    (file := tmp_path / "data" / "r.jsonl").parent.mkdir()
+    (page := file.with_name("page.md")).write_text("---\nyear: last\n---\nText")
+
+    def write(*lines: object) -> None:
+        file.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+
+    def attempts() -> dict[str, int]:
+        return {one.document_id[:12]: one.attempts for one in docs.failures()}
+
+    write(*bad)
+    docs.ingest(file.parent)
+    docs.ingest(page)  # the same file under another id
+    assert attempts() == {"data/page.md": 1, "page.md": 1, "r1": 1, long[:12]: 1}
+    assert len(docs.retry().failed) == 4
+    assert docs.sync(file.parent).changes != []
+    assert attempts() == {"data/page.md": 3, "page.md": 2, "r1": 3, long[:12]: 3}
+    page.unlink()
+    write(bad[0], '{"id": "r2", broken')  # of which it is not known which document it is
+    docs.delete(["data/page.md", "page.md"])
+    docs.retry()
+    assert attempts() == {"data/r.jsonl": 1, "r1": 4, long[:12]: 3}
+    write()
+    assert [one.error for one in docs.retry().failed] == ["is empty"]
+    assert attempts().keys() == {"data/r.jsonl", "r1", long[:12]}
+    write(good[0])
+    assert docs.retry().chunks == 1
+    assert docs.failures() == []
+
+
+def test_whoever_writes_the_same_documents_waits_and_is_in_no_deadlock(
+    docs: Collection, dsn: str, connection: psycopg.Connection
+) -> None:
+    for id in "ba":  # lie in this order
+        docs.ingest([{"id": id, "text": "text"}])
+        docs.ingest([{"id": id, "text": "text", "year": "last"}])
+    collection_id = docs.space.collection_id
+    acts: list[tuple[str, Callable[[psycopg.Connection], object]]] = [
+        ("ledger", lambda own: ledger.move(own, collection_id, {"a": Path("/a"), "b": Path("/b")})),
+        ("failures", lambda own: ledger.forget_failures(own, collection_id, ["a", "b"])),
+        ("failures", lambda own: own.execute("SELECT pgvec.delete_documents('docs', '{a,b}')")),
+    ]
+    as_they_lie = "-c enable_indexscan=off -c enable_bitmapscan=off"
+    waiting = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid = %s)"
+    with psycopg.connect(dsn) as other, psycopg.connect(dsn, options=as_they_lie) as own, ThreadPoolExecutor(1) as pool:
+        for table, act in acts:
+            lock = f"SELECT FROM pgvec.{table} WHERE document_id = %s FOR UPDATE NOWAIT".encode()
+            other.execute(lock, ["a"])
+            acting = pool.submit(act, own)
+            while connection.execute(waiting, [own.info.backend_pid]).fetchone() == (False,):
+                assert not acting.done()
+            other.execute(lock, ["b"])
+            other.rollback()
+            acting.result()
+            own.rollback()
+
+
 def test_a_collection_dropped_meanwhile_is_said_so(
     docs: Collection, embedder: Choosy, db: Database, connection: psycopg.Connection
 ) -> None:
@@ -302,10 +364,13 @@ def test_what_somebody_else_has_just_written_is_not_written_again(
     with docs.database.connection() as own:
         work = ours.prepare(own, [document])
         ours.embed(work)
-        theirs.run(own, [document], lambda _: None)
+        counted = Ingested(pruned_vectors=1, pruned_entries=2)
+        theirs.run(own, [document], lambda _: None, counted)
         before = connection.execute("SELECT xmin::text FROM docs").fetchall()
         done = Ingested()
         ours.write(own, work, done)
+        assert ours.prepare(own, [document]).unchanged == [Document(0, "a", "")]  # the text is held no longer
     assert done == Ingested(documents=1, unchanged=1)
+    assert counted == Ingested(documents=1, chunks=1, pruned_vectors=1, pruned_entries=2)
     assert connection.execute("SELECT xmin::text FROM docs").fetchall() == before
     assert np.shape(work.pieces[0].batch.vectors) == (1, 64)

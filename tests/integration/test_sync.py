@@ -220,6 +220,35 @@ def test_records_of_files(docs: Collection, connection: psycopg.Connection, tmp_
     assert set(there(connection)) == {"r0", "r2", "r3", "y"}
 
 
+def test_records_belong_to_the_folder_that_reads_their_file(
+    docs: Collection, embedder: Acting, connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    def write(path: str, *ids: str) -> Path:
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("".join(json.dumps({"id": id, "text": f"Text of {id}, in {path}."}) + "\n" for id in ids))
+        return file
+
+    docs.ingest(write("data/.cache/items.jsonl", "hidden"))
+    write("data/a.jsonl", "r1", "r2")
+    write("data/b.jsonl", "r2")
+    record = {"id": "moved", "text": "text"}
+    (tmp_path / "data" / "m.jsonl").write_text(json.dumps(record))
+    (note,) = docs.sync(tmp_path / "data").ingested.notes
+    assert "1 ids are those of more than one document each, as 'r2'" in note
+    assert docs.sync(tmp_path / "data", dry_run=True).ingested.notes == [note]
+
+    def move() -> None:
+        write("elsewhere/m.jsonl").write_text(json.dumps(record))
+        docs.ingest(tmp_path / "elsewhere")
+
+    (tmp_path / "data" / "m.jsonl").unlink()
+    write("data/a.jsonl", "r1", "r3")
+    embedder.action = move
+    assert docs.sync(tmp_path / "data").deleted == 0
+    assert set(there(connection)) == {"hidden", "moved", "r1", "r2", "r3"}
+
+
 def test_what_cannot_be_read_keeps_what_it_had(
     docs: Collection, connection: psycopg.Connection, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,14 +259,20 @@ def test_what_cannot_be_read_keeps_what_it_had(
     assert before["handbook/link.txt"] == "Linked."
     (folder / "a.txt").write_bytes(b"\xff\xfe\xff")
     (folder.parent / "target").unlink()
-    listed = os.scandir
+    listed, looked_at = os.scandir, Path.stat
 
     def closed(path: Any) -> Any:
         if Path(path).name == "deep":
             raise PermissionError(13, "Permission denied", str(path))
         return listed(path)
 
+    def not_entered(path: Path, **options: Any) -> Any:
+        if path.parent.name == "deep":
+            raise PermissionError(13, "Permission denied", str(path))
+        return looked_at(path, **options)
+
     monkeypatch.setattr(os, "scandir", closed)  # to root, no folder is closed
+    monkeypatch.setattr(Path, "stat", not_entered)
     done = docs.sync(folder)
     assert sorted((one.document_id, one.stage) for one in done.failed) == [
         ("handbook/a.txt", "read"),
@@ -247,6 +282,10 @@ def test_what_cannot_be_read_keeps_what_it_had(
     assert there(connection) == before
     assert [one.attempts for one in docs.retry().failed] == [2, 2, 2]
     monkeypatch.undo()
+    (folder / "deep" / "e.txt").rename(folder / "e.txt")
+    (failure,) = docs.retry(["handbook/deep"]).failed
+    assert "holds no file to read" in failure.error
+    (folder / "e.txt").rename(folder / "deep" / "e.txt")
     (folder / "a.txt").write_text(before["handbook/a.txt"])
     assert docs.retry(["handbook/a.txt", "handbook/deep"]) == Ingested(documents=2, unchanged=2)
     (folder / "link.txt").unlink()

@@ -18,7 +18,7 @@ __all__ = ["documents", "files", "holds_many"]
 
 
 def documents(
-    source: Any, *, id: str | None = "id", text: str | Sequence[str] = "text", root: Path | None = None
+    source: Any, *, id: str | None = "id", text: str | Sequence[str] = "text", root: str | Path | None = None
 ) -> Iterator[Document | Unreadable]:
     """Read documents; what cannot be read is yielded as `Unreadable` in its place.
 
@@ -35,7 +35,7 @@ def documents(
     columns = Columns(id, (text,) if isinstance(text, str) else tuple(text))
     numbers = itertools.count()
     if isinstance(source, str | Path):
-        return _from_files(files(Path(source), root), columns, numbers)
+        return _from_files(files(Path(source), None if root is None else Path(root)), columns, numbers)
     origin = Origin(columns, numbers)
     rows = rows_of(source)
     return from_records(source, origin) if rows is None else from_table(enumerate(rows), origin, "row")

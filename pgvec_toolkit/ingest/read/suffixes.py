@@ -11,6 +11,7 @@ from pgvec_toolkit.ingest.document import Document, Unreadable
 from pgvec_toolkit.ingest.read import office, tables, text
 from pgvec_toolkit.ingest.read.converter import Converter
 from pgvec_toolkit.ingest.read.origin import Broken, Origin
+from pgvec_toolkit.ingest.sources import is_passed_over
 
 Reader = Callable[[Origin, Converter], Iterator[Document | Unreadable]]
 
@@ -56,7 +57,6 @@ SAID = (
     "text (.txt, .md, .rst, …), source code, .html, .pdf, .docx, .pptx, .xlsx, .csv, .tsv, .jsonl, .parquet, .arrow "
     "and .feather"
 )
-_NEVER_READ = ("node_modules", "__pycache__")  # installed and made by programs, not written by anybody
 
 
 def reader(path: Path) -> Reader:
@@ -95,14 +95,20 @@ def files(source: Path, root: Path | None = None) -> list[tuple[Path, str]]:
 def _below(root: Path) -> Iterator[Path]:
     closed: list[Path] = []
     for folder, folders, names in os.walk(root, onerror=lambda error: closed.append(Path(error.filename))):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in _NEVER_READ]
+        folders[:] = [name for name in folders if not is_passed_over(name)]
         for name in names:
             path = Path(folder, name)
-            # ~$report.docx is how Office says that somebody has report.docx open.
-            known = path.suffix.lower() in SUFFIXES and not name.startswith((".", "~$"))
-            if known and (path.is_file() or (path.is_symlink() and not path.exists())):
+            known = path.suffix.lower() in SUFFIXES and not is_passed_over(name)
+            if known and _is_one(path):
                 yield path
     yield from closed
+
+
+def _is_one(path: Path) -> bool:
+    try:
+        return path.is_file() or (path.is_symlink() and not path.exists())
+    except OSError:  # in a folder that may be listed, and not entered: it is told when it is read
+        return True
 
 
 def _nothing_to_read(origin: Origin, _: Converter) -> Iterator[Document | Unreadable]:
