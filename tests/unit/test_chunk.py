@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
 from pgvec_toolkit.ingest.chunk import CHUNKERS, Chunking, Cutter
-from pgvec_toolkit.ingest.chunk.tokens import fitted
+from pgvec_toolkit.ingest.chunk.split import recursive
+from pgvec_toolkit.ingest.chunk.tokens import Ruler, fitted
 from pgvec_toolkit.ingest.document import CONTEXT, Chunk, Document, written_with
 from tests.tokenized import TokenEmbedder, bytewise, wordpiece
 from tests.words import WordEmbedder
@@ -37,6 +38,21 @@ def test_no_word_is_lost_and_none_is_doubled(format: str) -> None:
     assert len(chunks) > 1
     assert max(map(len, chunks)) <= 1000
     assert words(" ".join(chunks)) == words(text)
+
+
+@pytest.mark.parametrize("overlap", [0, 200])
+def test_a_long_text_is_not_searched_from_its_beginning_for_each_piece(overlap: int) -> None:
+    searched = []
+
+    class Text(str):
+        def find(self, piece: str, start: int = 0) -> int:  # type: ignore[override]
+            searched.append(super().find(piece, start) - start)
+            return searched[-1] + start
+
+    text = Text("\n\n".join(f"{number}. {paragraph}" for number, paragraph in enumerate(PARAGRAPHS * 20)))
+    found = recursive(Ruler(text, range(len(text)), range(1, len(text) + 1)), 1000, overlap)
+    assert len(found) > 100
+    assert max(searched) < 10_000 < len(text)
 
 
 def test_markdown_is_cut_at_headings() -> None:

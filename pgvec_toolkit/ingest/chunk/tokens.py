@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pgvec_toolkit.embed import base
@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from pgvec_toolkit.embed.base import Embedder
 
+_BACK = 1 << 12  # characters: what overlaps is asked for again
 
-@dataclass(frozen=True)
+
+@dataclass
 class Ruler:
     """Measures the pieces of one text, which is read by the tokenizer once.
 
@@ -30,10 +32,15 @@ class Ruler:
     text: str
     starts: Sequence[int]
     ends: Sequence[int]
+    _last: int = field(default=0, init=False, repr=False, compare=False)  # where the last piece was found
 
     def length(self, piece: str) -> int:
         """Return the length of a piece: wherever it stands in the text, it is as long."""
-        start = self.text.find(piece)
+        # Not from the beginning: who cuts asks for pieces from there to the end, many at each place.
+        start = self.text.find(piece, max(0, self._last - _BACK))
+        if start < 0:
+            start = self.text.find(piece)
+        self._last = start
         return self.between(start, start + len(piece))
 
     def between(self, start: int, end: int) -> int:
