@@ -95,7 +95,8 @@ END $$;
 COMMENT ON FUNCTION pgvec.create_history(text) IS
 'Keep earlier versions of the chunks and vectors of a collection from now on, in tables <table>_history: what is deleted or replaced can be
 searched as of then (pgvec.search_as_of) and brought back (pgvec.restore_documents), until it is forgotten (pgvec.purge). Versions are those of
-transactions: their time is when the one that wrote them began. Whoever may read or write a table may do so with its history.
+transactions: their time is when the one that wrote them began. So of two that overlap and write the same chunk, what the later begun one wrote is
+not kept if the other one replaces it: it was there from its commit to the other one''s only. Whoever may read or write a table may do so with its history.
 Example: SELECT pgvec.create_history(''docs'');';
 
 CREATE OR REPLACE FUNCTION pgvec.drop_history(collection text) RETURNS boolean
@@ -239,7 +240,9 @@ BEGIN
     IF document_ids IS NULL THEN
         UPDATE pgvec.histories h SET since = until WHERE h.collection_id = owner.id AND h.since < until;
     ELSE
-        EXECUTE format('SELECT array_agg(DISTINCT h.key) FROM %I.%I h WHERE h.chunk ->> ''document_id'' = ANY ($1)', owner.schema_name, owner.table_name || '_history')
+        -- Those of chunks that are there, too: their vectors may have been others.
+        EXECUTE format('SELECT array_agg(key) FROM (SELECT h.key FROM %1$I.%3$I h WHERE h.chunk ->> ''document_id'' = ANY ($1)
+                        UNION SELECT d.key FROM %1$I.%2$I d WHERE d.document_id = ANY ($1)) k', owner.schema_name, owner.table_name, owner.table_name || '_history')
             INTO keys USING document_ids;
     END IF;
     FOR space IN SELECT s.table_name FROM pgvec.vector_spaces s WHERE s.collection_id = owner.id UNION ALL SELECT owner.table_name LOOP

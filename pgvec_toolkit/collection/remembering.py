@@ -59,7 +59,7 @@ class Remembering(CollectionBase):
 
         Args:
             query: as `search` takes it.
-            as_of: the time: a datetime, or its text as PostgreSQL reads it.
+            as_of: the time: a datetime, which is local without a time zone, or its text as PostgreSQL reads it.
             k: how many.
             where: a filter, of the chunks as they were.
             space: the vector space; None: the default one.
@@ -70,38 +70,43 @@ class Remembering(CollectionBase):
         def search() -> Hits:
             name = self._space(space).name
             options = {"space": name, "where_sql": where_sql, "parameters": parameters}
-            return self._searcher.search_as_of(self._query(query, name), as_of, k, where, options)
+            return self._searcher.search_as_of(self._query(query, name), _moment(as_of), k, where, options)
 
         return self._lasting(search)
 
-    def versions(self, document_id: str) -> list[DocumentVersion]:
+    def versions(self, document_id: str | int) -> list[DocumentVersion]:
         """Return the versions of a document, oldest first (SQL: `pgvec.document_versions`)."""
         rows = self._database.fetch(
             "SELECT version, nullif(valid_from, '-infinity'), nullif(valid_to, 'infinity'), chunks "
             "FROM pgvec.document_versions($1, $2)",
-            [self.name, document_id],
+            [self.name, *identifiers([document_id])],
         )
         return [DocumentVersion(*row) for row in rows]
 
-    def restore(self, document_ids: Sequence[str], as_of: dt.datetime | str) -> int:
+    def restore(self, document_ids: Sequence[str | int], as_of: dt.datetime | str) -> int:
         """Bring documents back as they were; returns the number of chunks (SQL: `pgvec.restore_documents`)."""
         return int(
             self._database.fetch_one(
                 "SELECT pgvec.restore_documents($1, $2::text[], $3::text::timestamptz)",
-                [self.name, identifiers(document_ids), str(as_of)],
+                [self.name, identifiers(document_ids), _moment(as_of)],
             )[0]
         )
 
-    def purge(self, before: dt.datetime | str = "now", document_ids: Sequence[str] | None = None) -> int:
+    def purge(self, before: dt.datetime | str = "now", document_ids: Sequence[str | int] | None = None) -> int:
         """Forget the history before a time; returns how many versions of chunks are gone (SQL: `pgvec.purge`).
 
         Args:
-            before: versions that ended by then: a datetime, or its text as PostgreSQL reads it.
+            before: versions that ended by then: a time as `search_as_of` takes it.
             document_ids: forget the history of these only.
         """
         ids = None if document_ids is None else identifiers(document_ids)
         return int(
             self._database.fetch_one(
-                "SELECT pgvec.purge($1, $2::text::timestamptz, $3::text[])", [self.name, str(before), ids]
+                "SELECT pgvec.purge($1, $2::text::timestamptz, $3::text[])", [self.name, _moment(before), ids]
             )[0]
         )
+
+
+def _moment(time: dt.datetime | str) -> str:
+    """Return a time as PostgreSQL reads it: without a time zone it is the caller's, not the server's."""
+    return str(time.astimezone() if isinstance(time, dt.datetime) else time)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import random
+import time
 from typing import Any
 
 import numpy as np
@@ -140,6 +141,8 @@ def test_purge_forgets(docs: Collection, connection: psycopg.Connection[Any]) ->
     assert [hit.id for hit in docs.search_as_of([1, 0, 0, 0], first)] == ["b"]
     with pytest.raises(psycopg.DatabaseError, match="before is NULL"):
         connection.execute("SELECT pgvec.purge('docs', NULL)")
+    docs.set_vectors("dense", ["c"], [[0, 0, 0, 1]])
+    assert docs.purge(document_ids=["c"]) == 0  # of the chunk there was one version only
     assert docs.purge(second) == 1
     with pytest.raises(ConfigurationError, match="begins at"):
         docs.search_as_of([1, 0, 0, 0], first)
@@ -150,7 +153,9 @@ def test_purge_forgets(docs: Collection, connection: psycopg.Connection[Any]) ->
         )
 
 
-def test_filters_are_of_what_was(docs: Collection, connection: psycopg.Connection[Any]) -> None:
+def test_filters_are_of_what_was(
+    docs: Collection, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     docs.create_history()
     docs.upsert([record("a", 1, [1, 0, 0, 0]) | {"colour": "red"}, record("b", 2, [0, 1, 0, 0])])
     first = now(connection)
@@ -161,6 +166,12 @@ def test_filters_are_of_what_was(docs: Collection, connection: psycopg.Connectio
     assert docs.search_as_of(query, first, where_sql="d.year = ($3 ->> 'y')::int", parameters={"y": 2})[0].id == "b"
     hits = docs.search_as_of(query, first, k=1)
     assert hits.stopped_by == "k"
+    with monkeypatch.context() as far_away:
+        far_away.setenv("TZ", "PGVEC-11")
+        time.tzset()
+        local = first.astimezone().replace(tzinfo=None)
+        assert docs.search_as_of(query, local, where={"colour": "red"})[0].id == "a"
+    time.tzset()
 
 
 def test_columns_may_come_later(docs: Collection, connection: psycopg.Connection[Any]) -> None:
@@ -184,6 +195,7 @@ def test_what_is_wrong_is_said(docs: Collection, connection: psycopg.Connection[
         docs.create_history()
     with pytest.raises(ConfigurationError, match="not one text"):
         docs.restore("a", now(connection))
+    assert docs.versions(7) == []
     with pytest.raises(InvalidName):
         docs.add_space("history", dimensions=2)
     assert docs.drop_history()
