@@ -183,12 +183,14 @@ def _nothing() -> Ingested:
 
 @contextmanager
 def _said(what: str, done: Ingested, synced: Synced | None = None) -> Iterator[None]:
-    """Say what was done, of something that was interrupted, too."""
+    """Say what was done, of something that was interrupted or failed, too."""
     began = time.perf_counter()
     try:
         yield
-    except KeyboardInterrupt:
-        say(f"{what}: {_summary(done, synced)} until it was interrupted")
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if interrupted or done.documents:
+            say(f"{what}: {_summary(done, synced)} until it {'was interrupted' if interrupted else 'stopped'}")
         raise
     say(f"{what}: {_summary(done, synced)} in {time.perf_counter() - began:.1f} s")
     more = {

@@ -59,12 +59,11 @@ def test_sync_shows_its_plan_and_does_it(run: Run, folder: Path) -> None:
         ("notes/b.md", "fail"),
         ("notes/a.md", "delete"),
     ]
-    for number in range(10):
-        (folder / f"{number}.txt").write_text("Text.")
+    (folder / "items.jsonl").write_text("".join(f'{{"id": {number}, "text": "Text."}}\n' for number in range(10)))
     run("sync", "docs", str(folder))
-    for number in range(10):
-        (folder / f"{number}.txt").unlink()
+    (folder / "items.jsonl").write_text('{"id": "new", "text": "Text."}')
     assert "they need --force" in run("sync", "docs", str(folder), "--dry-run").err
     refused = run("sync", "docs", str(folder))
     assert (refused.code, "force it (--force)" in refused.err) == (1, True)
+    assert "1 added, 0 updated, 0 deleted, 1 unchanged, 1 failed; 1 chunks written until it stopped" in refused.err
     assert "10 deleted" in run("sync", "docs", str(folder), "--force").err
