@@ -185,9 +185,10 @@ def is_too_much(deleted: int, known: int) -> bool:
 def _notes(seen: Seen) -> list[str]:
     if not seen.twice:
         return []
+    others = f" (and {len(seen.twice) - 1} other ids)" if len(seen.twice) > 1 else ""
     return [
-        f"{len(seen.twice)} ids are those of more than one document each, as {min(seen.twice)!r}: the last one is "
-        "kept, and where they differ they are written anew each time. Give them ids that differ"
+        f"more than one document has id {min(seen.twice)!r}{others}: the last one that is read is kept, and where they "
+        "differ they are written anew each time. Give them ids that differ"
     ]
 
 

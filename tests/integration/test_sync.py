@@ -235,7 +235,7 @@ def test_records_belong_to_the_folder_that_reads_their_file(
     record = {"id": "moved", "text": "text"}
     (tmp_path / "data" / "m.jsonl").write_text(json.dumps(record))
     (note,) = docs.sync(tmp_path / "data").ingested.notes
-    assert "1 ids are those of more than one document each, as 'r2'" in note
+    assert "more than one document has id 'r2': the last one" in note
     assert docs.sync(tmp_path / "data", dry_run=True).ingested.notes == [note]
 
     def move() -> None:
