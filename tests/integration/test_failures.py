@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
@@ -27,6 +25,7 @@ from pgvec_toolkit.errors import (
 from pgvec_toolkit.ingest import ledger
 from pgvec_toolkit.ingest.document import Document, Unreadable
 from pgvec_toolkit.ingest.documents import Ingested, Ingestion
+from tests.stored import there
 from tests.words import WordEmbedder
 
 
@@ -49,32 +48,14 @@ def poison(texts: Sequence[str]) -> None:
         raise RejectedText("the model takes no poison")
 
 
-@pytest.fixture(scope="module")
-def dsn(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iterator[str]:
-    """One database for all: each test makes its collection, and drops it."""
-    name = f"t_failures_{os.getpid()}"
-    with janitor(name, template):
-        yield make_conninfo(server_dsn, dbname=name)
-
-
 @pytest.fixture
 def embedder() -> Choosy:
     return Choosy()
 
 
 @pytest.fixture
-def docs(db: Database, embedder: Choosy) -> Iterator[Collection]:
-    yield db.create_collection("docs", embedder=embedder, columns={"year": int}, keywords=False)
-    db.drop_collection("docs", if_exists=True)
-
-
-def there(connection: psycopg.Connection) -> dict[str, str]:
-    """Return the texts of the chunks, by document; the ledger has the same documents."""
-    texts: dict[str, str] = dict(connection.execute("SELECT document_id, text FROM docs ORDER BY id").fetchall())
-    ledger = connection.execute("SELECT document_id FROM pgvec.ledger ORDER BY 1").fetchall()
-    assert sorted(texts) == [id for (id,) in ledger]
-    assert connection.execute("SELECT count(*) FROM docs_dense").fetchone() == (len(texts),)
-    return texts
+def docs(db: Database, embedder: Choosy) -> Collection:
+    return db.create_collection("docs", embedder=embedder, columns={"year": int}, keywords=False)
 
 
 def test_failing_documents_are_recorded_and_the_others_are_in(

@@ -6,18 +6,18 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.ingest.documents import Ingested
+from tests.stored import there
 from tests.words import WordEmbedder
 
 
@@ -33,23 +33,14 @@ class Acting(WordEmbedder):
         return super().embed_documents(texts)
 
 
-@pytest.fixture(scope="module")
-def dsn(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iterator[str]:
-    """One database for all: each test makes its collection, and drops it."""
-    name = f"t_sync_{os.getpid()}"
-    with janitor(name, template):
-        yield make_conninfo(server_dsn, dbname=name)
-
-
 @pytest.fixture
 def embedder() -> Acting:
     return Acting()
 
 
 @pytest.fixture
-def docs(db: Database, embedder: Acting) -> Iterator[Collection]:
-    yield db.create_collection("docs", embedder=embedder, columns={"year": int}, keywords=False)
-    db.drop_collection("docs", if_exists=True)
+def docs(db: Database, embedder: Acting) -> Collection:
+    return db.create_collection("docs", embedder=embedder, columns={"year": int}, keywords=False)
 
 
 @pytest.fixture
@@ -60,15 +51,6 @@ def folder(tmp_path: Path) -> Path:
     for name in ("a.txt", "b.txt", "c.txt", "d.txt", "deep/e.txt"):
         (folder / name).write_text(f"The text of {name}.")
     return folder
-
-
-def there(connection: psycopg.Connection) -> dict[str, str]:
-    """Return the texts, by document; ledger and vectors agree."""
-    texts: dict[str, str] = dict(connection.execute("SELECT document_id, text FROM docs ORDER BY id").fetchall())
-    ledger = connection.execute("SELECT document_id FROM pgvec.ledger ORDER BY 1").fetchall()
-    assert sorted(texts) == [id for (id,) in ledger]
-    assert connection.execute("SELECT count(*) FROM docs_dense").fetchone() == (len(texts),)
-    return texts
 
 
 def in_folder(folder: Path) -> dict[str, str]:
