@@ -1,8 +1,9 @@
 -- Live tables: rows of a user's own table are documents of a collection. Triggers note what changes, workers (pgvec worker) follow.
 --
 -- Of an attachment number n there are, in the schema of its table, pgvec_live_n_changed(), the trigger function; pgvec_live_n_rows(ids), what
--- workers read; pgvec_live_n_keys(after, count), the documents in order, for rows that were there before. They belong to who attached the table
--- and run with its owner's rights: whoever writes the table needs no rights here, and a worker needs none on the table.
+-- workers read; pgvec_live_n_keys(after, count), the documents in order, for rows that were there before. They belong to the owner of the table
+-- and run with his rights: whoever writes the table needs no rights here, and a worker needs none on the table. Nobody else's rights will do, not
+-- those of who attached it: by a type of a column, or a function that the expression names, the owner decides what they execute.
 
 CREATE OR REPLACE FUNCTION pgvec._key(relation regclass) RETURNS TABLE ("column" name, type text, place integer, plain boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -40,7 +41,8 @@ AS $$
 DECLARE
     found record;
 BEGIN
-    SELECT c.relkind, c.relpersistence, c.relnamespace, pg_has_role(c.relowner, 'USAGE') AS own,
+    SELECT c.relkind, c.relpersistence, c.relnamespace, c.relowner::regrole AS owner, pg_has_role(c.relowner, 'USAGE') AS own,
+           has_schema_privilege(c.relowner, 'pgvec', 'USAGE') AND has_table_privilege(c.relowner, 'pgvec.changes', 'INSERT') AS may_note,
            EXISTS (SELECT FROM pg_inherits i JOIN pg_class k ON k.oid = i.inhrelid WHERE i.inhparent = c.oid AND NOT k.relispartition) AS has_children
     INTO found FROM pg_class c WHERE c.oid = relation;
     IF found.relkind IS NULL THEN
@@ -51,6 +53,9 @@ BEGIN
             USING ERRCODE = 'PV005', HINT = 'Attach the table that its rows are stored in; text may be any expression over a row.';
     ELSIF NOT found.own THEN
         RAISE EXCEPTION 'must be owner of table %', relation USING ERRCODE = '42501';
+    ELSIF NOT found.may_note THEN
+        RAISE EXCEPTION 'role %, to which table % belongs, may not note changes of it', found.owner, relation
+            USING ERRCODE = '42501', HINT = format('GRANT USAGE ON SCHEMA pgvec TO %1$s; GRANT INSERT ON pgvec.changes TO %1$s;', found.owner);
     ELSIF found.has_children THEN
         RAISE EXCEPTION '% cannot be attached: other tables inherit from it, and their rows have no key in common', relation
             USING ERRCODE = 'PV005', HINT = 'Attach each of them, or make them partitions.';
@@ -59,31 +64,41 @@ BEGIN
             USING ERRCODE = 'PV005', HINT = format('ALTER TABLE %s ADD PRIMARY KEY (…);', relation);
     END IF;
 END $$;
-COMMENT ON FUNCTION pgvec._check_attachable(regclass) IS 'PV005 unless rows of this relation can be documents; 42501 unless it is the caller''s own.';
+COMMENT ON FUNCTION pgvec._check_attachable(regclass) IS 'PV005 unless rows of this relation can be documents; 42501 unless it is the caller''s own, and its owner may note changes.';
 
 CREATE OR REPLACE FUNCTION pgvec._check_text_sql(relation regclass, text_sql text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    -- In WHERE: there, neither an aggregate nor a set is allowed.
-    statement text := format('SELECT FROM %s AS %I WHERE (%s' || E'\n)::text IS NOT NULL LIMIT 0', relation, (SELECT c.relname FROM pg_class c WHERE c.oid = relation), text_sql);
-    rows      bigint;
-    empty     bigint;
+    -- In WHERE: there, neither an aggregate nor a set is allowed. Prepared, nothing of it is executed, with the caller's rights as it would be.
+    statement text := format('PREPARE pgvec_text_sql AS SELECT FROM %s AS %I WHERE (%s' || E'\n)::text IS NOT NULL',
+                             relation, (SELECT c.relname FROM pg_class c WHERE c.oid = relation), text_sql);
 BEGIN
     IF text_sql IS NULL OR text_sql !~ '\S' THEN
         RAISE EXCEPTION 'text is missing: what is embedded of a row' USING ERRCODE = 'PV005', HINT = 'Give an expression over its columns, as text => ''name''.';
     END IF;
     BEGIN
         EXECUTE statement;
+        DEALLOCATE pgvec_text_sql;
     EXCEPTION WHEN syntax_error_or_access_rule_violation OR data_exception OR feature_not_supported THEN
         RAISE EXCEPTION 'text is no expression over a row of %: %', relation, SQLERRM
             USING ERRCODE = 'PV005',
                   HINT = format('Its columns: %s. It is read with search_path pg_catalog: write public.f(name) for a function of your own.',
                                 (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped));
     END;
+END $$;
+COMMENT ON FUNCTION pgvec._check_text_sql(regclass, text) IS 'PV005 unless this is an expression over a row of the relation.';
+
+CREATE OR REPLACE FUNCTION pgvec._point_out_empty_texts(relation regclass, rows_routine text, keys_routine text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    rows  bigint;
+    empty bigint;
+BEGIN
     BEGIN
-        EXECUTE format('SELECT count(*), count(*) FILTER (WHERE t.text IS NULL) FROM (SELECT (%s' || E'\n)::text AS text FROM %s AS %I LIMIT 1000) t', text_sql, relation,
-                       (SELECT c.relname FROM pg_class c WHERE c.oid = relation)) INTO rows, empty;
+        EXECUTE format('SELECT count(*), count(*) FILTER (WHERE r.text IS NULL) FROM %s(ARRAY(SELECT k.document_id FROM %s('''', 1000) k)) r', rows_routine, keys_routine)
+            INTO rows, empty;
     EXCEPTION WHEN OTHERS THEN
         RETURN;  -- of one row; workers say of which
     END;
@@ -91,7 +106,7 @@ BEGIN
         RAISE NOTICE 'text is NULL in % of the first % rows of %, which are not found then. a || b is NULL if either is: concat_ws('' '', a, b) leaves it out', empty, rows, relation;
     END IF;
 END $$;
-COMMENT ON FUNCTION pgvec._check_text_sql(regclass, text) IS 'PV005 unless this is an expression over a row of the relation; it says so if some rows have no text.';
+COMMENT ON FUNCTION pgvec._point_out_empty_texts(regclass, text, text) IS 'Say so if some rows of an attached table have no text.';
 
 CREATE OR REPLACE FUNCTION pgvec._copied_columns(relation regclass, columns text[]) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -150,6 +165,7 @@ CREATE OR REPLACE FUNCTION pgvec._attached_collection(relation regclass, collect
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    space   pgvec.vector_spaces;
     known   pgvec.models;
     size    integer;
     -- What the library embeds with unless told.
@@ -157,6 +173,13 @@ DECLARE
     default_dimensions CONSTANT integer := 384;
 BEGIN
     IF EXISTS (SELECT FROM pgvec.collections c WHERE c.name = collection) THEN
+        space := pgvec._space(collection, NULL);
+        IF space.model_id <> model_id OR model <> (SELECT m.name FROM pgvec.models m WHERE m.id = space.model_id)
+           OR dimensions <> space.dimensions OR type <> space.type OR distance <> space.distance THEN
+            RAISE EXCEPTION 'collection % is there already, of % dimensions, type %, distance %', quote_literal(collection), space.dimensions, space.type,
+                concat_ws(', model ', space.distance, (SELECT m.name FROM pgvec.models m WHERE m.id = space.model_id))
+                USING ERRCODE = 'PV005', HINT = format('Leave these out. To change the model: pgvec model swap %s --to NAME.', collection);
+        END IF;
         RETURN pgvec._collection(collection);
     END IF;
     SELECT m.id, m.name, m.fingerprint, m.dimensions INTO known.id, known.name, known.fingerprint, known.dimensions FROM pgvec.models m
@@ -170,7 +193,7 @@ BEGIN
                                     columns => (SELECT coalesce(jsonb_object_agg(c.key, c.value), '{}') FROM jsonb_each(columns) c WHERE c.value <> '"metadata"'));
     RETURN pgvec._collection(collection);
 END $$;
-COMMENT ON FUNCTION pgvec._attached_collection(regclass, text, jsonb, integer, text, integer, text, text, text, text) IS 'The collection of an attachment, created if there is none.';
+COMMENT ON FUNCTION pgvec._attached_collection(regclass, text, jsonb, integer, text, integer, text, text, text, text) IS 'The collection of an attachment, created if there is none; PV005 if it is of another model.';
 
 CREATE OR REPLACE FUNCTION pgvec.attach(
     relation   regclass,
@@ -198,13 +221,14 @@ DECLARE
 BEGIN
     PERFORM pgvec._check_attachable(attach.relation), pgvec._check_text_sql(attach.relation, attach.text), pgvec._check_chunking(attach.chunking);
     typed := pgvec._copied_columns(attach.relation, coalesce(attach.columns, '{}'));
-    owner := pgvec._attached_collection(attach.relation, name_, typed, attach.dimensions, attach.model, attach.model_id, attach.type, attach.distance, attach.language,
-                                        coalesce(attach.schema, owner_schema));
-    SELECT a.id, a.relation INTO known.id, known.relation FROM pgvec.attachments a WHERE a.collection_id = owner.id;
-    IF known.id IS NOT NULL AND known.relation <> attach.relation THEN
+    SELECT a.id, a.relation INTO known.id, known.relation FROM pgvec.attachments a JOIN pgvec.collections c ON c.id = a.collection_id WHERE c.name = name_;
+    IF known.relation <> attach.relation THEN
         RAISE EXCEPTION 'collection % follows another table: %', quote_literal(name_), pgvec._attached_name(known.id)
             USING ERRCODE = 'PV002', HINT = 'Name another collection => …, or detach it first: pgvec.detach(name).';
-    ELSIF known.id IS NOT NULL THEN
+    END IF;
+    owner := pgvec._attached_collection(attach.relation, name_, typed, attach.dimensions, attach.model, attach.model_id, attach.type, attach.distance, attach.language,
+                                        coalesce(attach.schema, owner_schema));
+    IF known.id IS NOT NULL THEN
         PERFORM pgvec._drop_routines(known.id);
         UPDATE pgvec.attachments a SET text_sql = attach.text, columns = coalesce(attach.columns, '{}'), chunking = attach.chunking, model = coalesce(attach.model, a.model),
                routines_schema = owner_schema, backfill_after = '', error = NULL, error_at = NULL WHERE a.id = known.id;
@@ -214,7 +238,12 @@ BEGIN
                 coalesce(attach.columns, '{}'), attach.chunking, attach.model)
         RETURNING a.id INTO known.id;
     END IF;
-    PERFORM pgvec._create_routines(known.id);
+    PERFORM pgvec._create_routines(known.id),
+            pgvec._point_out_empty_texts(attach.relation, format('%I.pgvec_live_%s_rows', owner_schema, known.id), format('%I.pgvec_live_%s_keys', owner_schema, known.id));
+    -- If it has no model yet, workers enter one, who could not make the trigger.
+    IF has_table_privilege(pgvec._relation(owner.schema_name, owner.table_name), 'TRIGGER') THEN
+        PERFORM pgvec._follow_texts(owner);
+    END IF;
     IF known.relation IS NOT NULL THEN
         -- Documents that another definition made are looked at again, too.
         INSERT INTO pgvec.changes (attachment_id) VALUES (known.id);
@@ -228,7 +257,8 @@ there are taken by and by. A document''s id is the primary key as text, a JSON a
 text: an expression over the row, what is searched; NULL: not found. collection: its name, <relation>_search unless told; it is created if there
 is none, for the model or of so many dimensions (default: all-MiniLM-L6-v2). columns: copied for filters, into typed columns; where only they
 change, nothing is embedded. chunking: {"chunk_tokens": 200, "overlap": 20, …}, as ingest has them, and "format": "markdown".
-Called again it changes these, and all documents are looked at again. The table has to be the caller''s own.
+Called again it changes these, but not the model (pgvec model swap does), and all documents are looked at again. The table has to be the caller''s
+own, or that of a role that he is a member of, with whose rights it is read.
 Example: SELECT pgvec.attach(''products'', text => ''concat_ws('' '', name, description)'', columns => ''{price,category}'');';
 
 CREATE OR REPLACE FUNCTION pgvec._attached_name(attachment integer) RETURNS text
@@ -244,16 +274,19 @@ CREATE OR REPLACE FUNCTION pgvec._drop_routines(attachment integer) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET client_min_messages = warning
 AS $$
 DECLARE
-    routine record;
+    home name;
+    kind text;
 BEGIN
-    -- By name, wherever they are: their schema may have got another name. The triggers go with their function.
-    FOR routine IN SELECT p.oid::regprocedure AS signature FROM pg_proc p
-                   WHERE p.proname IN (format('pgvec_live_%s_changed', attachment), format('pgvec_live_%s_rows', attachment), format('pgvec_live_%s_keys', attachment))
-                     AND pg_has_role(p.proowner, 'USAGE') LOOP
-        EXECUTE format('DROP FUNCTION %s CASCADE', routine.signature);
+    -- Where the triggers say that they are: their schema may have got another name.
+    FOR home IN SELECT a.routines_schema FROM pgvec.attachments a WHERE a.id = attachment
+                UNION SELECT n.nspname FROM pgvec.attachments a JOIN pg_trigger t ON t.tgrelid = a.relation JOIN pg_proc p ON p.oid = t.tgfoid
+                      JOIN pg_namespace n ON n.oid = p.pronamespace WHERE a.id = attachment AND p.proname = format('pgvec_live_%s_changed', attachment) LOOP
+        FOREACH kind IN ARRAY '{changed(),rows(text[]),"keys(text, integer)"}'::text[] LOOP
+            EXECUTE format('DROP FUNCTION IF EXISTS %I.pgvec_live_%s_%s CASCADE', home, attachment, kind);
+        END LOOP;
     END LOOP;
 END $$;
-COMMENT ON FUNCTION pgvec._drop_routines(integer) IS 'Drop the functions of an attachment, with their triggers.';
+COMMENT ON FUNCTION pgvec._drop_routines(integer) IS 'Drop the functions of an attachment, with their triggers; 42501 unless they are the caller''s own.';
 
 CREATE OR REPLACE FUNCTION pgvec._detach(attachment integer) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

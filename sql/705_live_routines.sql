@@ -20,8 +20,7 @@ BEGIN
                                     CASE WHEN (parts ->> 'by_row')::boolean THEN pgvec._row_trigger_routine() ELSE pgvec._trigger_routine() END] LOOP
         EXECUTE pgvec._render(template, parts);
     END LOOP;
-    PERFORM pgvec._create_triggers(attached, parts);
-    PERFORM pgvec._grant_routines(attached);
+    PERFORM pgvec._create_triggers(attached, parts), pgvec._grant_routines(attached), pgvec._give_routines(attached);
 END $$;
 COMMENT ON FUNCTION pgvec._create_routines(integer) IS 'Create the functions and triggers of an attachment.';
 
@@ -44,6 +43,7 @@ AS $$
         'compared', coalesce((SELECT string_agg(format(', %I::text COLLATE "C"', f), '') FROM unnest(attached.columns) f), ''),
         'settings', CASE WHEN (SELECT bool_and(k.plain) FROM pgvec._key(attached.relation) k) THEN '' ELSE pgvec._text_settings() END,
         'text_settings', pgvec._text_settings(),
+        'may_notify', 'current_setting(''max_prepared_transactions'') = ''0''',
         'by_row', c.relkind = 'p' OR c.relispartition,
         -- A transition table does not have the values of virtual columns.
         'changed', CASE WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v') THEN 'true' ELSE 'o IS DISTINCT FROM n' END)
@@ -86,7 +86,8 @@ COMMENT ON FUNCTION pgvec._keys_routine() IS 'Template of the function that list
 -- Nothing here may fail the statement of who writes the table. What cannot be compared, for the expression fails or names a column that is called
 -- otherwise now, is noted all the same, by its key; if the key is another, everything is. Only who noted nothing would lose a change: then it warns.
 -- To sleep, a worker locks pgvec.sleep: who cannot share that lock wakes it. So there is a NOTIFY, whose commits the server lets through one by one,
--- only where somebody sleeps; and nobody goes to sleep while a writer is under way that has seen all awake.
+-- only where somebody sleeps; and nobody goes to sleep while a writer is under way that has seen all awake. Nor is there one where transactions may
+-- be prepared, which those with a NOTIFY cannot: there, workers look each second.
 CREATE OR REPLACE FUNCTION pgvec._trigger_frame() RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $body$ SELECT $sql$
@@ -98,7 +99,7 @@ DECLARE
     pgvec_noted bigint := 0;
 BEGIN
 {precise}
-    IF pgvec_noted > 0 AND NOT pg_try_advisory_xact_lock_shared(hashtext('pgvec.sleep'), 0) THEN
+    IF pgvec_noted > 0 AND {may_notify} AND NOT pg_try_advisory_xact_lock_shared(hashtext('pgvec.sleep'), 0) THEN
         NOTIFY pgvec_queue;
     END IF;
     RETURN NULL;
@@ -109,7 +110,9 @@ EXCEPTION WHEN OTHERS THEN
         EXCEPTION WHEN OTHERS THEN
             INSERT INTO pgvec.changes (attachment_id) VALUES ({n});
         END;
-        NOTIFY pgvec_queue;
+        IF {may_notify} THEN
+            NOTIFY pgvec_queue;
+        END IF;
     EXCEPTION WHEN OTHERS THEN
         RAISE WARNING 'pgvec could not note a change of %: %', TG_RELID::regclass, SQLERRM
             USING HINT = 'Searches do not see it until SELECT pgvec.requeue(collection, everything => true). pgvec doctor says what is wrong.';
@@ -209,3 +212,19 @@ BEGIN
     END LOOP;
 END $$;
 COMMENT ON FUNCTION pgvec._grant_routines(pgvec.attachments) IS 'Let workers, and nobody else, read an attached table through its functions.';
+
+CREATE OR REPLACE FUNCTION pgvec._give_routines(attached pgvec.attachments) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    owner name := (SELECT pg_get_userbyid(c.relowner) FROM pg_class c WHERE c.oid = attached.relation);
+    kind  text;
+BEGIN
+    IF owner = current_user THEN
+        RETURN;
+    END IF;
+    FOREACH kind IN ARRAY '{changed(),rows(text[]),"keys(text, integer)"}'::text[] LOOP
+        EXECUTE format('ALTER FUNCTION %I.pgvec_live_%s_%s OWNER TO %I', attached.routines_schema, attached.id, kind, owner);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION pgvec._give_routines(pgvec.attachments) IS 'Let the functions of an attachment run with the rights of the table''s owner, and nobody else''s.';

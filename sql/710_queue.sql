@@ -23,15 +23,15 @@ BEGIN
     IF ids = '{}' THEN
         RETURN 0;
     END IF;
-    -- In one order, against deadlocks of two workers.
+    -- In one order, against deadlocks of two workers: attachments, as who queues all rows, then documents.
+    UPDATE pgvec.attachments a SET backfill_after = ''
+    WHERE a.id IN (SELECT c.attachment_id FROM pgvec.changes c WHERE c.id = ANY (ids) AND c.document_id IS NULL);
     INSERT INTO pgvec.queue AS q (attachment_id, document_id, changed_at)
     SELECT c.attachment_id, c.document_id, min(c.changed_at)
     FROM pgvec.changes c JOIN pgvec.attachments a ON a.id = c.attachment_id
     WHERE c.id = ANY (ids) AND c.document_id IS NOT NULL GROUP BY 1, 2 ORDER BY 1, c.document_id COLLATE "C"
     ON CONFLICT (attachment_id, document_id) DO UPDATE
     SET version = q.version + 1, attempts = 0, run_after = now(), error = NULL, changed_at = least(q.changed_at, excluded.changed_at);
-    UPDATE pgvec.attachments a SET backfill_after = ''
-    WHERE a.id IN (SELECT c.attachment_id FROM pgvec.changes c WHERE c.id = ANY (ids) AND c.document_id IS NULL);
     DELETE FROM pgvec.changes c WHERE c.id = ANY (ids);
     RETURN cardinality(ids);
 END $$;
@@ -54,17 +54,19 @@ BEGIN
     END IF;
     EXECUTE format('SELECT array_agg(k.document_id ORDER BY k.place) FROM ROWS FROM (%I.pgvec_live_%s_keys($1, $2)) WITH ORDINALITY AS k (document_id, place)', schema, attachment)
         INTO ids USING after_, most;
-    INSERT INTO pgvec.queue (attachment_id, document_id) SELECT attachment, k.id FROM unnest(ids) k (id) ORDER BY k.id COLLATE "C"
-    ON CONFLICT (attachment_id, document_id) DO NOTHING;
+    -- Who has claimed one may have read it by another definition: then it is looked at once more.
+    INSERT INTO pgvec.queue AS q (attachment_id, document_id) SELECT attachment, k.id FROM unnest(ids) k (id) ORDER BY k.id COLLATE "C"
+    ON CONFLICT (attachment_id, document_id) DO UPDATE SET version = q.version + 1 WHERE q.claimed_by IS NOT NULL;
     IF cardinality(ids) = most THEN
         UPDATE pgvec.attachments a SET backfill_after = ids[most] WHERE a.id = attachment;
         RETURN most;
     END IF;
     -- In the end, what the collection has and the table has not.
-    EXECUTE format('INSERT INTO pgvec.queue (attachment_id, document_id) '
+    EXECUTE format('INSERT INTO pgvec.queue AS q (attachment_id, document_id) '
                    'SELECT a.id, l.document_id FROM pgvec.attachments a JOIN pgvec.ledger l ON l.collection_id = a.collection_id AND l.source = ''table:'' || a.relation_name '
                    'WHERE a.id = $1 AND l.document_id NOT IN (SELECT k.document_id FROM %I.pgvec_live_%s_keys('''', 2147483647) k) '
-                   'ORDER BY l.document_id COLLATE "C" ON CONFLICT (attachment_id, document_id) DO NOTHING', schema, attachment) USING attachment;
+                   'ORDER BY l.document_id COLLATE "C" ON CONFLICT (attachment_id, document_id) DO UPDATE SET version = q.version + 1 WHERE q.claimed_by IS NOT NULL',
+                   schema, attachment) USING attachment;
     GET DIAGNOSTICS gone = ROW_COUNT;
     UPDATE pgvec.attachments a SET backfill_after = NULL WHERE a.id = attachment;
     RETURN coalesce(cardinality(ids), 0) + gone;
@@ -87,13 +89,13 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgvec._claim(integer, integer, integer, interval) IS 'Claim documents that are due and nobody''s, or of a worker that is no more.';
 
-CREATE OR REPLACE FUNCTION pgvec._release(worker integer) RETURNS void
+CREATE OR REPLACE FUNCTION pgvec._renew(ids bigint[], worker integer, lease interval) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp
 AS $$
-    UPDATE pgvec.queue q SET claimed_by = NULL, locked_until = NULL
-    FROM (SELECT w.id FROM pgvec.queue w WHERE w.claimed_by = _release.worker FOR UPDATE SKIP LOCKED) mine WHERE q.id = mine.id
+    UPDATE pgvec.queue q SET locked_until = clock_timestamp() + _renew.lease
+    FROM (SELECT w.id FROM pgvec.queue w WHERE w.id = ANY (ids) AND w.claimed_by = _renew.worker ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED) mine WHERE q.id = mine.id
 $$;
-COMMENT ON FUNCTION pgvec._release(integer) IS 'Give up what a worker has claimed.';
+COMMENT ON FUNCTION pgvec._renew(bigint[], integer, interval) IS 'Go on holding what a worker has claimed, if nobody claimed it since.';
 
 CREATE OR REPLACE FUNCTION pgvec._still_claimed(ids bigint[], worker integer) RETURNS bigint[]
 LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
@@ -197,10 +199,11 @@ FROM pgvec.attachments a
 JOIN pgvec.collections c ON c.id = a.collection_id
 LEFT JOIN pg_catalog.pg_class k ON k.oid = a.relation
 LEFT JOIN pg_catalog.pg_namespace n ON n.oid = k.relnamespace
-LEFT JOIN LATERAL (SELECT count(*) AS pending, min(q.changed_at) AS oldest, count(*) FILTER (WHERE q.locked_until > now()) AS in_work,
-                          count(*) FILTER (WHERE q.run_after > now()) AS waiting, max(q.error) AS error
-                   FROM pgvec.queue q WHERE q.attachment_id = a.id) w ON true
-LEFT JOIN LATERAL (SELECT count(DISTINCT coalesce(g.document_id, '')) AS pending, min(g.changed_at) AS oldest FROM pgvec.changes g WHERE g.attachment_id = a.id) h ON true
+LEFT JOIN (SELECT q.attachment_id, count(*) AS pending, min(q.changed_at) AS oldest, count(*) FILTER (WHERE q.locked_until > now()) AS in_work,
+                  count(*) FILTER (WHERE q.run_after > now()) AS waiting, max(q.error) AS error
+           FROM pgvec.queue q GROUP BY q.attachment_id) w ON w.attachment_id = a.id
+LEFT JOIN (SELECT g.attachment_id, count(DISTINCT coalesce(g.document_id, '')) AS pending, min(g.changed_at) AS oldest
+           FROM pgvec.changes g GROUP BY g.attachment_id) h ON h.attachment_id = a.id
 LEFT JOIN LATERAL (SELECT count(*) AS failed FROM pgvec.failures f
                    WHERE f.collection_id = a.collection_id AND f.source = 'table:' || a.relation_name) f ON true;
 COMMENT ON VIEW pgvec.queue_lag IS
@@ -210,38 +213,57 @@ before are still to be queued; failed: documents that are given up until pgvec.r
 error: why none can be, or the last attempt failed.
 Example: SELECT collection, pending, oldest_age, failed FROM pgvec.queue_lag;';
 
+CREATE OR REPLACE FUNCTION pgvec._attach_sql(attachment integer) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('SELECT pgvec.attach(%L, text => %L, collection => %L%s%s);', coalesce(quote_ident(n.nspname) || '.' || quote_ident(k.relname), a.relation_name), a.text_sql, c.name,
+                  CASE WHEN a.columns <> '{}' THEN format(', columns => %L', a.columns) END, CASE WHEN a.chunking <> '{}' THEN format(', chunking => %L', a.chunking) END)
+    FROM pgvec.attachments a JOIN pgvec.collections c ON c.id = a.collection_id
+    LEFT JOIN pg_class k ON k.oid = a.relation LEFT JOIN pg_namespace n ON n.oid = k.relnamespace WHERE a.id = attachment
+$$;
+COMMENT ON FUNCTION pgvec._attach_sql(integer) IS 'The statement that attaches a table again as it is.';
+
 CREATE OR REPLACE FUNCTION pgvec._health_attached() RETURNS TABLE (severity text, subject text, finding text, mend text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH attached AS (
-        SELECT a.id, a.error, a.text_sql, c.name AS collection, k.oid AS relation, pgvec._attached_name(a.id) AS name,
-               (SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-                WHERE n.nspname = a.routines_schema AND p.proname = format('pgvec_live_%s_changed', a.id)) AS routine,
+        SELECT a.id, a.error, pgvec._attach_sql(a.id) AS again, c.name AS collection, k.oid AS relation, k.relowner, pgvec._attached_name(a.id) AS name,
+               quote_ident(s.nspname) || '.' || quote_ident(k.relname) AS quoted, p.oid AS routine, p.proowner, r.prosrc AS rows_source,
                (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = k.oid AND t.tgname LIKE format('pgvec\_live\_%s\_%%', a.id) AND t.tgenabled IN ('O', 'A')) AS triggers
-        FROM pgvec.attachments a JOIN pgvec.collections c ON c.id = a.collection_id LEFT JOIN pg_class k ON k.oid = a.relation
+        FROM pgvec.attachments a JOIN pgvec.collections c ON c.id = a.collection_id
+        LEFT JOIN pg_class k ON k.oid = a.relation LEFT JOIN pg_namespace s ON s.oid = k.relnamespace
+        LEFT JOIN pg_proc p ON p.oid = to_regprocedure(format('%I.pgvec_live_%s_changed()', a.routines_schema, a.id))
+        LEFT JOIN pg_proc r ON r.oid = to_regprocedure(format('%I.pgvec_live_%s_rows(text[])', a.routines_schema, a.id))
+    ), lag AS MATERIALIZED (
+        SELECT l.collection, l.relation, l.pending, l.in_work, l.waiting, l.failed, l.oldest_age FROM pgvec.queue_lag l
     )
     SELECT 'error', 'collection ' || a.collection, format('table %s, which it follows, is gone', a.name), format('SELECT pgvec.detach(%L);', a.collection)
     FROM attached a WHERE a.relation IS NULL
     UNION ALL
-    SELECT 'error', 'collection ' || a.collection, format('triggers or functions of table %s, which it follows, are gone or disabled: changes are not seen', a.name),
-           format('SELECT pgvec.attach(%L, text => %L, collection => %L);  -- with its columns and chunking', a.name, a.text_sql, a.collection)
+    SELECT 'error', 'collection ' || a.collection, format('triggers or functions of table %s, which it follows, are gone or disabled: changes are not seen', a.name), a.again
     FROM attached a WHERE a.relation IS NOT NULL AND (a.routine IS NULL OR a.triggers < 4)
     UNION ALL
+    SELECT 'error', 'collection ' || a.collection, format('table %s, which it follows, was called otherwise when it was attached: workers read what is called so now', a.name), a.again
+    FROM attached a WHERE position(format('FROM %s AS', a.quoted) IN a.rows_source) = 0
+    UNION ALL
+    SELECT 'error', 'collection ' || a.collection,
+           format('functions that read table %s run with the rights of role %s, and it belongs to %s', a.name, a.proowner::regrole, a.relowner::regrole), a.again
+    FROM attached a WHERE a.proowner <> a.relowner
+    UNION ALL
     SELECT 'error', 'collection ' || a.collection, format('no row of table %s, which it follows, can be embedded: %s', a.name, a.error),
-           format('SELECT pgvec.attach(%L, text => %L, collection => %L);  -- with what text is now; or see to the model', a.name, a.text_sql, a.collection)
+           a.again || '  -- with what text is now; or see to the model'
     FROM attached a WHERE a.relation IS NOT NULL AND a.error IS NOT NULL
     UNION ALL
-    SELECT 'error', 'collection ' || a.collection, format('role %s may not note changes of table %s', o.rolname, a.name),
-           format('GRANT USAGE ON SCHEMA pgvec TO %1$I; GRANT INSERT ON pgvec.changes TO %1$I; SELECT pgvec.requeue(%2$L, everything => true);', o.rolname, a.collection)
-    FROM attached a JOIN pg_proc p ON p.oid = a.routine JOIN pg_roles o ON o.oid = p.proowner
-    WHERE NOT (has_schema_privilege(o.oid, 'pgvec', 'USAGE') AND has_table_privilege(o.oid, 'pgvec.changes', 'INSERT'))
+    SELECT 'error', 'collection ' || a.collection, format('role %s may not note changes of table %s', a.proowner::regrole, a.name),
+           format('GRANT USAGE ON SCHEMA pgvec TO %1$s; GRANT INSERT ON pgvec.changes TO %1$s; SELECT pgvec.requeue(%2$L, everything => true);', a.proowner::regrole, a.collection)
+    FROM attached a WHERE NOT (has_schema_privilege(a.proowner, 'pgvec', 'USAGE') AND has_table_privilege(a.proowner, 'pgvec.changes', 'INSERT'))
     UNION ALL
     SELECT 'warning', 'collection ' || l.collection, format('%s documents wait for a worker, the oldest for %s', l.pending, date_trunc('second', l.oldest_age)),
            'pgvec worker --collection ' || l.collection
-    FROM pgvec.queue_lag l WHERE l.pending > 0 AND l.in_work = 0 AND l.waiting < l.pending AND l.oldest_age > interval '10 minutes'
+    FROM lag l WHERE l.pending > 0 AND l.in_work = 0 AND l.waiting < l.pending AND l.oldest_age > interval '10 minutes'
     UNION ALL
     SELECT 'warning', 'collection ' || l.collection, format('%s documents of table %s could not be embedded (see pgvec.failures)', l.failed, l.relation),
            format('SELECT pgvec.requeue(%L);  -- after seeing to the reasons', l.collection)
-    FROM pgvec.queue_lag l WHERE l.failed > 0
+    FROM lag l WHERE l.failed > 0
 $$;
 COMMENT ON FUNCTION pgvec._health_attached() IS 'Collections that cannot follow their table, or do not.';

@@ -35,7 +35,8 @@ CREATE OR REPLACE FUNCTION pgvec.adopt(
     sequence   text       DEFAULT 'chunk_seq',
     embedding  text       DEFAULT 'embedding'
 ) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+-- With those settings (pgvec._text_settings()) with which ids and texts of rows are read.
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET extra_float_digits = 1 SET bytea_output = 'hex'
 AS $$
 DECLARE
     attached  pgvec.attachments;
@@ -50,6 +51,8 @@ BEGIN
     INTO attached.id, attached.collection_id, attached.relation, attached.relation_name, attached.routines_schema, attached.text_sql, attached.columns
     FROM pgvec.attachments a WHERE a.id = pgvec._attachment(adopt.collection);
     SELECT c.name, c.schema_name, c.table_name INTO owner.name, owner.schema_name, owner.table_name FROM pgvec.collections c WHERE c.id = attached.collection_id;
+    -- The default space stays that until the transaction ends.
+    EXECUTE format('LOCK TABLE %I.%I IN ROW EXCLUSIVE MODE', owner.schema_name, owner.table_name);
     space := pgvec._space(owner.name, NULL);
     PERFORM pgvec._check_store(attached, store, CASE WHEN store = attached.relation THEN ARRAY[embedding] ELSE ARRAY[chunk, sequence, embedding] END);
     FOREACH queued IN ARRAY pending LOOP
@@ -69,8 +72,8 @@ BEGIN
                     FROM unnest(pending) q));
     EXECUTE pgvec._render($sql$
         WITH row_ AS MATERIALIZED (
-            SELECT r.id, coalesce(r.text, '') AS text FROM (SELECT {id} AS id, {text} AS text FROM {relation} AS {alias}) r
-            WHERE NOT EXISTS (SELECT FROM ({pending}) p WHERE p.id = r.id)
+            SELECT r.document_id AS id, coalesce(r.text, '') AS text FROM {name}_rows(ARRAY(SELECT k.document_id FROM {name}_keys('', 2147483647) k)) r
+            WHERE NOT EXISTS (SELECT FROM ({pending}) p WHERE p.id = r.document_id)
         ), made AS MATERIALIZED (
             SELECT s.id, s.position, coalesce(s.text, r.text) AS text, s.embedding FROM ({store}) s JOIN row_ r ON r.id = s.id
         ), taken AS (
