@@ -13,21 +13,28 @@ from pgvec_toolkit.errors import (
     EmbedderUnavailable,
     InvalidRecord,
     MissingDependency,
+    PgvecError,
     RejectedText,
 )
+from pgvec_toolkit.ingest.ledger import storable
 
 _Item = TypeVar("_Item")
 _HARMLESS = "A harmless text."
 # None of these depends on a document: another attempt with less of them fails as well.
 _NOT_OF_ONE_TEXT = (EmbedderUnavailable, MissingDependency, ConfigurationError, OSError, psycopg.Error)
-_NOT_TO_BE_STORED = (
+# What PostgreSQL says of a value, and what functions and triggers of users say; all else is about the statement.
+_OF_A_ROW = (
     InvalidRecord,
     UnicodeEncodeError,
     psycopg.DataError,
     psycopg.IntegrityError,
     psycopg.errors.ProgramLimitExceeded,
+    psycopg.errors.CardinalityViolation,
     psycopg.errors.RaiseException,
+    psycopg.errors.ExternalRoutineException,
+    psycopg.errors.ExternalRoutineInvocationException,
 )
+_LONGEST_REASON = 1000
 
 
 def bisected(
@@ -59,8 +66,8 @@ def is_texts_fault(error: Exception, embedder: Embedder, alone: bool) -> bool:
 
 
 def is_rows_fault(error: Exception) -> bool:
-    """Tell whether what was to be written is to blame that it was not."""
-    return isinstance(error, _NOT_TO_BE_STORED)
+    """Tell whether what was to be read or written is to blame that it was not."""
+    return isinstance(error, _OF_A_ROW)
 
 
 def _works(embedder: Embedder) -> bool:
@@ -73,9 +80,8 @@ def _works(embedder: Embedder) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """Return what an error says; of one that is not ours, with its kind."""
-    from pgvec_toolkit.errors import PgvecError
-
-    diagnosis = getattr(error, "diag", None)
-    said = getattr(diagnosis, "message_primary", None) or str(error)
-    return said if isinstance(error, PgvecError) else f"{type(error).__name__}: {said}"
+    """Return what an error says, as one line; of one that is neither ours nor the server's, with its kind."""
+    said = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
+    if not isinstance(error, PgvecError | psycopg.Error) or not said:
+        said = f"{type(error).__name__}: {said}"
+    return storable(" ".join(said.split())[:_LONGEST_REASON])

@@ -80,6 +80,7 @@ def written_with(document: Document, chunk: Chunk) -> dict[str, Any]:
 # Of metadata: what comes before the text when it is embedded, as the document's title. Stored, so that another
 # model embeds the same.
 CONTEXT = "pgvec_context"
+OWN = ("headings", CONTEXT)  # of metadata: what chunks have by how they were cut, and not from their document
 
 
 def embedded_text(text: str, metadata: Mapping[str, Any]) -> str:

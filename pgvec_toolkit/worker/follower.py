@@ -9,25 +9,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from psycopg import sql
 
-from pgvec_toolkit.embed.base import fingerprint
 from pgvec_toolkit.ingest import ledger
 from pgvec_toolkit.ingest.batch import Batch
+from pgvec_toolkit.ingest.blame import bisected, reason
 from pgvec_toolkit.ingest.document import Document
 from pgvec_toolkit.ingest.documents import Ingested, Ingestion, Piece, Work
 from pgvec_toolkit.worker.payload import write_payloads
-from pgvec_toolkit.worker.trouble import ATTEMPTS, Kind, kind_of, pause, reason
+from pgvec_toolkit.worker.trouble import ATTEMPTS, Kind, kind_of, pause
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection
     from pgvec_toolkit.worker.attachment import Attachment
 
+_TEXTS_AT_ONCE = 256  # are embedded, before the claim is renewed
 _ADOPTED = b"adopted:"  # begins the hash of a document whose vectors pgvec.adopt took over
 
 
@@ -41,8 +42,11 @@ class Worked:
         payloads: how many got other columns only, so that nothing was embedded.
         deleted: how many are no more.
         chunks: chunks that were embedded.
+        split: how many were longer than the embedder reads, and were cut into several.
+        truncated: how many are longer than the embedder reads: their end is stored, but not embedded.
         failed: documents that were given up.
         postponed: attempts that are to be made again.
+        overtaken: documents that took longer than their claim held, so that another worker took them over.
     """
 
     documents: int = 0
@@ -50,8 +54,11 @@ class Worked:
     payloads: int = 0
     deleted: int = 0
     chunks: int = 0
+    split: int = 0
+    truncated: int = 0
     failed: int = 0
     postponed: int = 0
+    overtaken: int = 0
 
 
 @dataclass
@@ -87,12 +94,14 @@ class Follower:
         attachment: the table.
         ingestion: into the collection.
         worker: number of the worker.
+        renew: holds what is claimed for longer.
         waits: seconds after so many attempts.
     """
 
     attachment: Attachment
     ingestion: Ingestion
     worker: int
+    renew: Callable[[], object]
     waits: Callable[[int], float] = pause
 
     def follow(self, connection: Connection, items: Sequence[Item], done: Worked) -> None:
@@ -103,9 +112,7 @@ class Follower:
             ("embed", self._embed),
             ("write", self._write),
         ):
-            lost: list[Item] = []
-            self._all_but_poison(connection, items, step, stage, done, lost)
-            items = [item for item in items if item not in lost]
+            items = self._all_but_poison(connection, items, step, stage, done)
 
     def _all_but_poison(
         self,
@@ -114,29 +121,26 @@ class Follower:
         step: Callable[[Connection, Sequence[Item], Worked], None],
         stage: str,
         done: Worked,
-        lost: list[Item],
-    ) -> None:
-        """Take a step with all documents; if it fails, with each half, until it is known which one is to blame."""
-        if not items:
-            return
-        try:
-            step(connection, items, done)
-        except Exception as error:
-            kind = kind_of(error)
-            if kind not in (Kind.ROW, Kind.UNKNOWN):
-                raise
-            if len(items) == 1:
-                self._give_up(connection, items[0], kind, stage, error, done)
-                lost.append(items[0])
-                return
-            middle = len(items) // 2
-            for half in (items[:middle], items[middle:]):
-                self._all_but_poison(connection, half, step, stage, done, lost)
+    ) -> Sequence[Item]:
+        """Take a step with all documents; return those that it was possible with, and give the others up."""
 
-    def _give_up(
-        self, connection: Connection, item: Item, kind: Kind, stage: str, error: Exception, done: Worked
-    ) -> None:
-        if kind is Kind.UNKNOWN and item.attempts + 1 < ATTEMPTS:
+        def act(some: Sequence[Item]) -> None:
+            if some:
+                step(connection, some, done)
+
+        def is_at_fault(error: Exception, _: Sequence[Item]) -> bool:
+            return not connection.closed and kind_of(error) in (Kind.ROW, Kind.UNKNOWN, Kind.STATEMENT)
+
+        failed = bisected(items, act, is_at_fault)
+        for item, error in failed:
+            if kind_of(error) is Kind.STATEMENT and len(failed) == len(items):
+                raise error
+            self._give_up(connection, item, stage, error, done)
+        lost = {item.id for item, _ in failed}
+        return [item for item in items if item.id not in lost]
+
+    def _give_up(self, connection: Connection, item: Item, stage: str, error: Exception, done: Worked) -> None:
+        if kind_of(error) is Kind.UNKNOWN and item.attempts + 1 < ATTEMPTS:
             self.postpone(connection, [item], self.waits(item.attempts), error)
             done.postponed += 1
             return
@@ -184,9 +188,8 @@ class Follower:
             item.piece = None if same_text else Piece(item.document, item.content_hash, [], Batch([], [], {}, None))
 
     def _hash_of_text(self, document: Document) -> bytes:
-        """Hash all that decides what is embedded, and how it is cut."""
-        model = fingerprint(self.ingestion.embedder)
-        parts = [document.text, model, dict(self.attachment.chunking), list(self.attachment.columns)]
+        """Hash all that decides what is embedded, and how it is cut; but for the model, as `Ingestion` does."""
+        parts: list[object] = [document.text, dict(self.attachment.chunking)]
         if self.attachment.chunking.get("context"):
             parts.append(document.fields)  # the title is embedded, too
         return _digest(parts)
@@ -197,11 +200,12 @@ class Follower:
     def _cut(self, _: Connection, items: Sequence[Item], __: Worked) -> None:
         for item in items:
             if item.piece is not None:
-                document = item.piece.document
-                item.piece = self.ingestion._encoded(document, item.content_hash, self.ingestion._cutter(document))
+                item.piece = self.ingestion.cut(item.piece.document, item.content_hash)
 
-    def _embed(self, _: Connection, items: Sequence[Item], __: Worked) -> None:
-        self.ingestion.embed(Work(pieces=[item.piece for item in items if item.piece is not None]))
+    def _embed(self, connection: Connection, items: Sequence[Item], _: Worked) -> None:
+        for pieces in _parts([item.piece for item in items if item.piece is not None]):
+            self.renew()
+            self.ingestion.embed(Work(pieces=pieces), cache=connection)
 
     def _write(self, connection: Connection, items: Sequence[Item], done: Worked) -> None:
         with connection.transaction():
@@ -225,6 +229,9 @@ class Follower:
         done.payloads += len(payloads)
         done.deleted += len(gone)
         done.chunks += written.chunks
+        done.split += written.split
+        done.truncated += written.truncated
+        done.overtaken += len(items) - len(ours)
 
     def _ours(self, connection: Connection, items: Sequence[Item]) -> list[Item]:
         """Return what nobody else has claimed meanwhile, nor can until the transaction ends."""
@@ -244,6 +251,19 @@ class Follower:
 def adopted_hash(text: str) -> bytes:
     """Return what `pgvec.adopt` enters in the ledger for a text whose vectors another tool has made."""
     return _ADOPTED + hashlib.sha256(text.encode()).digest()[:24]
+
+
+def _parts(pieces: Sequence[Piece]) -> Iterator[list[Piece]]:
+    """Put documents together until they have so many texts as are embedded at once."""
+    some, texts = list[Piece](), 0
+    for piece in pieces:
+        some.append(piece)
+        texts += len(piece.texts)
+        if texts >= _TEXTS_AT_ONCE:
+            yield some
+            some, texts = [], 0
+    if some:
+        yield some
 
 
 def _digest(parts: object) -> bytes:

@@ -8,13 +8,18 @@ from typing import Any
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from pgvec_toolkit.ingest.document import Document
+from pgvec_toolkit.ingest.document import OWN, Document
 from pgvec_toolkit.ingest.load import Target
 from pgvec_toolkit.pool import Connection
 
 _UPDATE = """
 UPDATE {chunks} d SET {assignments} FROM jsonb_to_recordset(%s) AS r (id text, metadata jsonb, typed jsonb)
 {typed} WHERE d.document_id = r.id
+"""
+# What a chunk has of its own stays; all else is of columns, which may be copied no longer.
+_METADATA = """
+metadata = r.metadata || (SELECT coalesce(jsonb_object_agg(e.key, e.value), '{}')
+                          FROM jsonb_each(d.metadata) e WHERE e.key = ANY (%s::text[]))
 """
 
 
@@ -23,7 +28,7 @@ def write_payloads(
 ) -> None:
     """Write the copied columns of documents, each with its content hash, to all their chunks and the ledger."""
     contents = sorted(contents, key=lambda content: content[0].id)
-    typed = {name: kind.sql for name, kind in target.typed.items() if name in copied}
+    typed = {name: kind.sql for name, kind in target.typed.items()}
     plain = [name for name in copied if name not in typed]
     rows = [
         {
@@ -38,11 +43,10 @@ def write_payloads(
     record = sql.SQL("CROSS JOIN LATERAL jsonb_to_record(r.typed) AS t ({})").format(sql.SQL(", ").join(columns))
     statement = sql.SQL(_UPDATE).format(
         chunks=target.space.chunks,
-        # What a chunk has of its own, as the headings above it, stays.
-        assignments=sql.SQL(", ").join([*assignments, sql.SQL("metadata = d.metadata - %s::text[] || r.metadata")]),
+        assignments=sql.SQL(", ").join([*assignments, sql.SQL(_METADATA)]),
         typed=record if typed else sql.SQL(""),
     )
-    connection.execute(statement, [plain, Jsonb(rows)])
+    connection.execute(statement, [[name for name in OWN if name not in plain], Jsonb(rows)])
     connection.cursor().executemany(
         "UPDATE pgvec.ledger SET content_hash = %s, ingested_at = now() WHERE collection_id = %s AND document_id = %s",
         [(content_hash, target.space.collection_id, document.id) for document, content_hash in contents],

@@ -7,7 +7,8 @@ from enum import Enum
 
 import psycopg
 
-from pgvec_toolkit.errors import ConnectionFailed, EmbedderUnavailable, InvalidRecord, PgvecError, RejectedText
+from pgvec_toolkit.errors import ConnectionFailed, EmbedderUnavailable, PgvecError, RejectedText
+from pgvec_toolkit.ingest.blame import is_rows_fault
 
 ATTEMPTS = 5  # of a document, when it is not known whether another one can help
 _LONGEST = 300.0  # seconds until another attempt
@@ -18,33 +19,36 @@ class Kind(Enum):
 
     ROW = "the document's: it is given up"
     UNKNOWN = "perhaps the document's: it is given up after some attempts"
+    STATEMENT = "the document's if another one gets through, else that of the expression or our rights"
     LATER = "nobody's: later it may work"
-    ALL = "that of the expression, the model or our rights: no document can be embedded"
-    CONNECTION = "the connection's"
+    ALL = "that of the model: no document can be embedded"
 
 
-# What PostgreSQL says of a value; everything else that it says is about the statement, or the server.
-_OF_A_VALUE = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
 _OF_A_MOMENT = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.SerializationFailure,
-    psycopg.errors.UniqueViolation,
-    psycopg.errors.ForeignKeyViolation,
     psycopg.errors.LockNotAvailable,
     psycopg.errors.QueryCanceled,
     psycopg.errors.InsufficientResources,
+    EmbedderUnavailable,
+    ConnectionFailed,
+    OSError,
 )
+# Of two who write the same, or of who drops what is written to; or of a constraint of the user's.
+_OF_A_RACE = (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation)
 
 
 def kind_of(error: Exception) -> Kind:
-    """Return whose fault an error is."""
-    if isinstance(error, (*_OF_A_MOMENT, EmbedderUnavailable)):
+    """Return whose fault an error is that is not the connection's."""
+    if isinstance(error, _OF_A_MOMENT):
         return Kind.LATER
-    if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError | ConnectionFailed):
-        return Kind.CONNECTION
-    if isinstance(error, (*_OF_A_VALUE, RejectedText, InvalidRecord)):
+    if isinstance(error, _OF_A_RACE):
+        return Kind.UNKNOWN
+    if isinstance(error, RejectedText) or is_rows_fault(error):
         return Kind.ROW
-    if isinstance(error, PgvecError | psycopg.Error | ImportError):
+    if isinstance(error, psycopg.Error):
+        return Kind.STATEMENT
+    if isinstance(error, PgvecError | ImportError):
         return Kind.ALL
     return Kind.UNKNOWN
 
@@ -52,9 +56,3 @@ def kind_of(error: Exception) -> Kind:
 def pause(attempts: int) -> float:
     """Return how many seconds to wait after so many attempts: longer each time, and not all at once."""
     return min(_LONGEST, 2.0 ** min(attempts, 16)) * random.uniform(0.5, 1)
-
-
-def reason(error: Exception) -> str:
-    """Return an error as one line."""
-    text = getattr(getattr(error, "diag", None), "message_primary", None) or str(error) or type(error).__name__
-    return " ".join(str(text).split())[:1000]

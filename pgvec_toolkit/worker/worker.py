@@ -22,13 +22,14 @@ from pgvec_toolkit.embed import kinds
 from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, Embedder
 from pgvec_toolkit.embed.registry import embedder_of, register
 from pgvec_toolkit.errors import ConnectionFailed, EmbeddingError
+from pgvec_toolkit.ingest.blame import reason
 from pgvec_toolkit.ingest.chunk.chunking import Chunking
 from pgvec_toolkit.ingest.documents import Ingestion
 from pgvec_toolkit.ingest.load import Target
 from pgvec_toolkit.schema import space as spaces
 from pgvec_toolkit.worker.attachment import Attachment, attachments
 from pgvec_toolkit.worker.follower import Follower, Item, Worked
-from pgvec_toolkit.worker.trouble import Kind, kind_of, pause, reason
+from pgvec_toolkit.worker.trouble import Kind, kind_of, pause
 
 if TYPE_CHECKING:
     from psycopg import Notify
@@ -68,7 +69,8 @@ class Worker:
             batch: documents that are claimed, embedded and committed together.
             embedder: for collections whose model cannot be loaded by name.
             poll: seconds after which it looks for work, though nobody called it.
-            lease: seconds after which others may take over what it has claimed, though its session is there.
+            lease: seconds after which others may take over what it has claimed, though its session is there. They begin
+                anew with each part of a batch that is embedded, and are doubled when others did.
             waits: seconds to wait after so many attempts.
             say: is told what goes wrong.
         """
@@ -81,6 +83,7 @@ class Worker:
         self._embedders: dict[str, Embedder] = {}  # loaded ones, by fingerprint
         self._resting: dict[int, tuple[float, int]] = {}  # attachment: until when, after how many failures
         self._last = 0  # the attachment that had its turn
+        self._failures = 0  # sessions that ended without having done anything
         self._stopped = threading.Event()
         self._woken = False
         self._bell, self._ring = os.pipe()
@@ -99,18 +102,16 @@ class Worker:
 
     def run(self, *, once: bool = False) -> Worked:
         """Work until stopped; with `once`, until nothing is left that can be done now."""
-        failures = 0
         while not self._stopped.is_set():
             try:
                 with self._database.dedicated_connection() as connection:
-                    failures = 0
                     self._session(connection, once)
                     break
             except (ConnectionFailed, psycopg.OperationalError, psycopg.InterfaceError) as error:
-                if once and failures >= 3:
+                if once and self._failures >= 3:
                     raise
-                seconds = min(30.0, self._waits(failures))
-                failures += 1
+                seconds = min(30.0, self._waits(self._failures))
+                self._failures += 1
                 self._say(f"{reason(error)}; connecting again in {seconds:.1f} s")
                 self._stopped.wait(seconds)
         return self.done
@@ -119,15 +120,14 @@ class Worker:
         worker = _numbered(connection)
         connection.add_notify_handler(self._notified)
         connection.execute(f"LISTEN {CHANNEL}")
-        try:
-            while not self._stopped.is_set():
-                if not self._step(connection, worker):
-                    if once:
-                        return
-                    self._sleep(connection)
-        finally:
-            with suppress(psycopg.Error):
-                connection.execute("SELECT pgvec._release(%s)", [worker])
+        connection.execute("SET timezone = 'UTC'")  # in which a time without a zone is taken everywhere else
+        while not self._stopped.is_set():
+            found_work = self._step(connection, worker)
+            self._failures = 0
+            if not found_work:
+                if once:
+                    return
+                self._sleep(connection)
 
     def _step(self, connection: Connection, worker: int) -> bool:
         """Do one batch of the table whose turn it is; return whether there was something to do."""
@@ -140,8 +140,8 @@ class Worker:
         found = attachments(connection, self._collections)
         for attachment in sorted(found, key=lambda one: (one.id <= self._last, one.id)):
             until, _ = self._resting.get(attachment.id, (0.0, 0))
+            self._last = attachment.id  # whatever becomes of it, others are next
             if time.monotonic() >= until and self._turn(connection, attachment, worker):
-                self._last = attachment.id
                 return True
         return folded > 0
 
@@ -154,13 +154,15 @@ class Worker:
                 return _number(connection, statement, [attachment.id, _BACKFILLED_AT_ONCE]) > 0
             if not items:
                 return False
-            before = self.done.documents
-            self._follower(connection, attachment, worker).follow(connection, items, self.done)
+            before, overtaken = self.done.documents, self.done.overtaken
+            self._follower(connection, attachment, worker, items).follow(connection, items, self.done)
         except Exception as error:
-            if kind_of(error) is Kind.CONNECTION or connection.closed:
+            if connection.closed:
                 raise
             self._rest(connection, attachment, worker, items, error)
             return True
+        if self.done.overtaken > overtaken:
+            self._lease *= 2
         self._resting.pop(attachment.id, None)
         connection.execute("SELECT pgvec._count_work(%s, %s, NULL)", [attachment.id, self.done.documents - before])
         return True
@@ -182,11 +184,12 @@ class Worker:
         connection.execute(
             "SELECT pgvec._postpone(%s, %s, %s, %s)", [[i.id for i in items], worker, seconds, reason(error)]
         )
-        connection.execute("SELECT pgvec._count_work(%s, 0, %s)", [attachment.id, reason(error)])
+        if kind_of(error) is not Kind.LATER:
+            connection.execute("SELECT pgvec._count_work(%s, 0, %s)", [attachment.id, reason(error)])
         self.done.postponed += len(items)
         self._say(f"{attachment.collection}: {reason(error)}; trying again in {seconds:.1f} s")
 
-    def _follower(self, connection: Connection, attachment: Attachment, worker: int) -> Follower:
+    def _follower(self, connection: Connection, attachment: Attachment, worker: int, items: Sequence[Item]) -> Follower:
         """Return what follows a table; what it knows of the collection is looked up each time, for it may change."""
         space = spaces.find(self._database, attachment.collection)
         if space.model is None:
@@ -202,7 +205,12 @@ class Worker:
             target = Target(space, typed, must_be_default=True)
             ingestion = Ingestion(target, embedder, chunking, strict=True)
             self._ingestions[attachment.id] = key, ingestion
-        return Follower(attachment, ingestion, worker, self._waits)
+
+        def renew() -> None:
+            renewed = "SELECT pgvec._renew(%s, %s, make_interval(secs => %s))"
+            connection.execute(renewed, [[item.id for item in items], worker, self._lease])
+
+        return Follower(attachment, ingestion, worker, renew, self._waits)
 
     def _embedder(self, space: Space, collection: str) -> Embedder:
         wanted = str(space.model_fingerprint)

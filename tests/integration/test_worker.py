@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import EmbedderUnavailable, RejectedText
+from pgvec_toolkit.worker import follower
 from pgvec_toolkit.worker.worker import Worker
 from tests.words import WordEmbedder
 
@@ -144,12 +145,40 @@ def test_a_worker_that_was_taken_for_dead_overwrites_nothing(
     check_followed(connection, 6)
 
 
+@pytest.mark.usefixtures("notes")
+def test_what_takes_longer_than_a_claim_holds_is_written_all_the_same(
+    db: Database, connection: Connection, moody: Moody, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expired = "UPDATE pgvec.queue SET locked_until = '-infinity' WHERE attachment_id = 1"
+    left = "SELECT extract(epoch FROM max(locked_until) - now()) FROM pgvec.queue WHERE claimed_by IS NOT NULL"
+    seconds: list[float] = []
+
+    def overtake(_: Sequence[str]) -> None:
+        seconds.append((connection.execute(left.encode()).fetchone() or (0,))[0])
+        connection.execute(expired.encode())
+        if len(seconds) == 1:
+            db.work(embedder=WordEmbedder())
+            connection.execute("UPDATE notes SET text = 'a newer text' WHERE id = 1")
+
+    moody.mood = overtake
+    connection.execute("UPDATE notes SET text = 'a new text' WHERE id = 1")
+    done = Worker(db, embedder=moody, lease=1000).run(once=True)
+    assert (done.overtaken, done.documents) == (1, 1)
+    assert 900 < seconds[0] < 1000 < 1900 < seconds[1] < 2000
+    # In parts, of which each begins the claim anew.
+    monkeypatch.setattr(follower, "_TEXTS_AT_ONCE", 2)
+    connection.execute("UPDATE notes SET text = 'part ' || id")
+    done = Worker(db, embedder=moody, lease=1000).run(once=True)
+    assert (done.overtaken, done.documents, len(seconds)) == (0, 6, 5)
+    assert all(900 < some < 1000 for some in seconds[2:])
+
+
 def test_poison_is_found_and_the_others_go_on(
     db: Database, connection: Connection, notes: Collection, moody: Moody
 ) -> None:
     def mood(texts: Sequence[str]) -> None:
         if any("poison" in text for text in texts):
-            raise RejectedText("too bitter")
+            raise RejectedText("too bitter\0\ud800")
 
     moody.mood = mood
     connection.execute("UPDATE notes SET text = 'changed ' || id; UPDATE notes SET text = 'poison' WHERE id IN (2, 5)")
@@ -189,10 +218,42 @@ def test_a_row_of_which_the_expression_fails_is_poison(db: Database, connection:
     ]
 
 
+CODES = ("P0001", "21000", "38000", "XX000", "55000", "08001", "58030")
+
+
+def test_what_an_expression_says_of_a_row_stops_no_other(db: Database, connection: Connection, moody: Moody) -> None:
+    connection.execute(NOTES.encode())
+    connection.execute(ROWS.format(9).encode())
+    connection.execute("CREATE TABLE more AS TABLE notes; ALTER TABLE more ADD PRIMARY KEY (id)")
+    connection.execute(
+        "CREATE FUNCTION fail(code text) RETURNS text LANGUAGE plpgsql AS"
+        " $$BEGIN RAISE '% happened', code USING ERRCODE = code; END$$"
+    )
+    text = "CASE WHEN text LIKE 'fail%' THEN public.fail(substr(text, 5)) ELSE text END"
+    db.attach("notes", text, embedder=moody)
+    db.attach("more", "text", embedder=moody)
+    db.work(embedder=moody)
+    connection.execute("UPDATE notes SET text = coalesce('fail' || (%s::text[])[id], 'changed')", [list(CODES)])
+    done = db.work(embedder=moody)
+    assert (done.chunks, done.failed, done.postponed) == (2, 7, 0)
+    failures = connection.execute("SELECT document_id, error FROM pgvec.failures ORDER BY 1").fetchall()
+    assert failures == [(str(number), f"{code} happened") for number, code in enumerate(CODES, 1)]
+    # Of all rows alike, it is no row's, and another table is followed in the same session.
+    connection.execute("UPDATE notes SET text = 'fail55000'; UPDATE more SET text = 'more ' || id")
+    done = db.work(embedder=moody)
+    assert (done.chunks, done.failed, done.postponed) == (9, 0, 9)
+    assert [lag.error for lag in db.attachments()] == [None, "55000 happened"]
+    # Of two that exclude each other, one is given up in the end.
+    connection.execute("CREATE UNIQUE INDEX ON more_search (md5(text))")
+    connection.execute("UPDATE more SET text = 'the same' WHERE id < 3; UPDATE more SET text = 'other' WHERE id = 3")
+    done = Worker(db, ["more_search"], embedder=moody, waits=lambda _: 0).run(once=True)
+    assert (done.chunks, done.failed, done.postponed) == (2, 1, 4)
+
+
 @pytest.mark.usefixtures("notes")
 def test_what_is_nobodys_fault_is_tried_again(db: Database, connection: Connection, moody: Moody) -> None:
     waits: list[int] = []
-    troubles = iter([EmbedderUnavailable("busy"), EmbedderUnavailable("busy"), MemoryError("no room"), None])
+    troubles = iter([EmbedderUnavailable("busy"), ConnectionResetError("away"), MemoryError("no room"), None])
 
     def mood(_: Sequence[str]) -> None:
         if (trouble := next(troubles)) is not None:
@@ -233,6 +294,50 @@ def test_a_collection_made_in_sql_gets_its_model_from_the_first_worker(
     db.work(embedder=moody)
     assert connection.execute("SELECT model FROM pgvec.spaces").fetchone() == ("test/words",)
     assert db.collection("notes_search", embedder=moody).search("one", k=1)[0].text == "one"
+    connection.execute("UPDATE notes_search SET text = 'two'")
+    assert connection.execute("SELECT count(*) FROM notes_search_dense").fetchone() == (0,)
+
+
+@pytest.mark.usefixtures("notes")
+def test_what_was_read_before_it_is_attached_again_is_looked_at_again(
+    db: Database, connection: Connection, moody: Moody
+) -> None:
+    again = iter([True])
+
+    def attach(_: Sequence[str]) -> None:
+        if next(again, False):
+            db.attach("notes", "text || '!'", columns=["price"])
+            # As another worker does at once.
+            connection.execute("SELECT pgvec._fold(10), pgvec._backfill(1, 100)")
+            connection.execute("SELECT pgvec._fold(10), pgvec._backfill(1, 100)")
+
+    moody.mood = attach
+    connection.execute("UPDATE notes SET text = 'changed' WHERE id = 1")
+    db.work(embedder=moody)
+    assert moody.embedded[0] == "changed"
+    texts = "SELECT document_id FROM notes_search WHERE text NOT LIKE '%!'"
+    assert connection.execute(texts.encode()).fetchall() == []
+
+
+def test_other_columns_embed_nothing(db: Database, connection: Connection, moody: Moody) -> None:
+    connection.execute(f"ALTER DATABASE {connection.info.dbname} SET timezone = 'Europe/Berlin'".encode())
+    connection.execute(
+        "CREATE TABLE events (id integer PRIMARY KEY, text text, at timestamp, price integer, tag jsonb, seats integer)"
+        ";"
+        "INSERT INTO events SELECT n, '# Event ' || n, '2024-07-01 12:00', 1, '1', 2 FROM generate_series(1, 3) n"
+    )
+    chunking = {"format": "markdown"}
+    db.attach("events", "text", columns=["at", "tag", "price"], embedder=moody, chunking=chunking)
+    db.work(embedder=moody)
+    before = connection.execute("SELECT at FROM events_search ORDER BY id").fetchall()
+    moody.embedded.clear()
+    db.attach("events", "text", columns=["seats", "at"], chunking=chunking)
+    done = db.work(embedder=moody)
+    assert (done.payloads, moody.embedded) == (3, [])
+    assert connection.execute("SELECT at FROM events_search ORDER BY id").fetchall() == before
+    assert connection.execute("SELECT price, metadata FROM events_search WHERE document_id = '2'").fetchall() == [
+        (None, {"seats": 2, "headings": ["Event 2"]})
+    ]
 
 
 @pytest.fixture
@@ -298,6 +403,8 @@ def test_a_sleeping_worker_is_woken_and_outlives_its_session(
 ) -> None:
     asleep = (
         "SELECT l.pid FROM pg_locks l WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.objid = 0 AND l.granted"
+        " AND l.classid::bigint = hashtext('pgvec.sleep')::bigint & 4294967295"
+        " AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
     running()
     for text in ("woken", "woken again"):
@@ -334,5 +441,6 @@ def test_killed_workers_lose_nothing(db: Database, connection: Connection, dsn: 
         for process in processes:
             process.communicate(timeout=PATIENCE)
         assert other.returncode == 0
-    db.work(embedder=WordEmbedder())
+    # What a session had claimed is free when the server has noticed its end; what failed, a moment later.
+    until(lambda: db.work(embedder=WordEmbedder()).documents == 0 and is_quiet(connection))
     check_followed(connection, 100)
