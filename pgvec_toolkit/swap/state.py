@@ -216,20 +216,27 @@ def _make_space(
         "SELECT pgvec.add_space(%s, %s, %s::integer, %s, %s, %s::integer)",
         [collection, name, shape.dimensions, shape.type, shape.distance, model],
     )
-    _give_to_owner(connection, old, f"{old.chunk_table}_{name}")
-    connection.execute(
-        "SELECT pgvec._grant_same(pgvec._relation(%s, %s), pgvec._relation(%s, %s))",
-        [old.schema, old.vector_table, old.schema, f"{old.chunk_table}_{name}"],
-    )
+    _share(connection, old.schema, old.vector_table, f"{old.chunk_table}_{name}")
+    history = connection.execute("SELECT FROM pgvec.histories WHERE collection_id = %s", [old.collection_id]).fetchone()
+    if history is not None:
+        # Triggers write it with the rights of who writes the vectors.
+        _share(connection, old.schema, f"{old.vector_table}_history", f"{old.chunk_table}_{name}_history")
     return name
 
 
-def _give_to_owner(connection: Connection, old: Space, table: str) -> None:
-    """Have the new table belong to whom the old one does, if this role may do that."""
+def _share(connection: Connection, schema: str, model: str, table: str) -> None:
+    """Have a new table belong to whom another does, if this role may do that, and be used by the same roles."""
+    _give_to_owner(connection, schema, model, table)
+    connection.execute(
+        "SELECT pgvec._grant_same(pgvec._relation(%s, %s), pgvec._relation(%s, %s))", [schema, model, schema, table]
+    )
+
+
+def _give_to_owner(connection: Connection, schema: str, model: str, table: str) -> None:
     row = connection.execute(
         "SELECT pg_get_userbyid(relowner), relowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)"
         " FROM pg_class WHERE oid = pgvec._relation(%s, %s)",
-        [old.schema, old.vector_table],
+        [schema, model],
     ).fetchone()
     assert row is not None
     if row[1]:
@@ -237,7 +244,7 @@ def _give_to_owner(connection: Connection, old: Space, table: str) -> None:
     statement = psycopg.sql.SQL("ALTER TABLE {} OWNER TO {}")
     try:
         with connection.transaction():
-            owned = psycopg.sql.Identifier(old.schema, table)
+            owned = psycopg.sql.Identifier(schema, table)
             connection.execute(statement.format(owned, psycopg.sql.Identifier(row[0])))
     except psycopg.errors.InsufficientPrivilege:
         return  # it may use it all the same

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import os
 import random
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import CollectionExists, ConfigurationError, InvalidName
 from tests.conftest import random_vectors
+from tests.words import WordEmbedder
 
 DIMENSIONS = 4
 Rows = dict[str, tuple[str, int, list[float]]]
@@ -204,6 +206,33 @@ def test_what_is_wrong_is_said(docs: Collection, connection: psycopg.Connection[
     connection.execute("ALTER TABLE docs ENABLE ROW LEVEL SECURITY")
     with pytest.raises(ConfigurationError, match="row-level security"):
         docs.create_history()
+
+
+def test_who_writes_may_do_so_while_the_model_is_swapped(db: Database, connection: psycopg.Connection[Any]) -> None:
+    owner, writer = f"owner_{os.getpid()}", f"writer_{os.getpid()}"
+    docs = db.create_collection("docs", embedder=WordEmbedder(), keywords=False)
+    docs.upsert([{"id": str(number), "text": f"text {number}"} for number in range(5)])
+    docs.create_history()
+    tables = ("docs", "docs_dense", "docs_history", "docs_dense_history")
+    try:
+        for role in (owner, writer):
+            connection.execute(f"CREATE ROLE {role}; GRANT USAGE ON SCHEMA pgvec TO {role}".encode())
+            connection.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA pgvec TO {role}".encode())
+        for table in tables:
+            connection.execute(f"ALTER TABLE {table} OWNER TO {owner}; GRANT ALL ON {table} TO {writer}".encode())
+        other = WordEmbedder(32)
+        other.name = "test/other"
+        docs.swap_model(other, name="other", sample=5)
+        connection.execute(f"SET ROLE {writer}".encode())
+        connection.execute("UPDATE docs SET text = 'another text' WHERE id = '1'")
+        connection.execute("DELETE FROM docs WHERE id = '2'")  # which cascades with the rights of the owner
+        connection.execute("RESET ROLE")
+        kept = "SELECT count(*) FROM docs_other_history WHERE valid_to < 'infinity'"
+        assert connection.execute(kept).fetchone() == (2,)
+    finally:
+        connection.execute("RESET ROLE")
+        connection.execute("SELECT pgvec.drop_collection('docs')")
+        connection.execute(f"DROP OWNED BY {owner}, {writer}; DROP ROLE {owner}, {writer}".encode())
 
 
 def test_nothing_is_left_of_a_dropped_collection(
