@@ -120,7 +120,8 @@ class Writing(CollectionBase):
         Interrupt it, or kill it: running it again does the rest. Whatever changes a text, in Python or in SQL, drops
         its vectors in spaces that have a model, for this to make new ones.
         """
-        space = self._space(name)
+        # It may have been dropped, and added anew for another model.
+        space = spaces.find(self._database, self.name, name)
         embedder = self._embedder(space)
         with self._database.connection() as connection:
             total = missing(connection, space)

@@ -24,6 +24,7 @@ from pgvec_toolkit.errors import (
     TuningError,
 )
 from tests.conftest import random_vectors
+from tests.words import WordEmbedder
 
 Floats = NDArray[Any]
 K = 10
@@ -244,6 +245,22 @@ def test_a_space_that_is_made_anew_is_searched_anew(db: Database, again: dict[st
     found = {hit.id: hit.distance for hit in docs.search([0, 1], space="other")}
     expected = oracle(again.get("distance", "cosine"), np.asarray([0, 1]), vectors)
     assert [found["a"], found["b"]] == pytest.approx(expected.tolist())
+
+
+def test_texts_are_embedded_by_the_model_that_the_space_has_now(db: Database, dsn: str) -> None:
+    docs = db.create_collection("docs", embedder=WordEmbedder())
+    docs.upsert([{"id": "a", "text": "a"}])
+    docs.add_space("more", embedder=WordEmbedder(8))
+    docs.embed_space("more")
+    other = WordEmbedder(8)
+    other.name = "test/other"
+    with Database(dsn) as others:
+        there = others.collection("docs", embedder=WordEmbedder())
+        there.drop_space("more")
+        there.add_space("more", embedder=other)
+    with pytest.raises(EmbeddingError, match="test/other"):
+        docs.embed_space("more")
+    assert db.fetch("SELECT key FROM docs_more") == []
 
 
 WRONG_SPACES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
