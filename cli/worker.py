@@ -69,7 +69,10 @@ def worker(
         list[str] | None, typer.Option(help="Follow for this collection only. Repeatable.", show_default=False)
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Documents that are embedded and committed together.")] = 64,
-    once: Annotated[bool, typer.Option("--once", help="End when nothing is left to do now.")] = False,
+    once: Annotated[
+        bool,
+        typer.Option("--once", help="End when nothing is left to do now; with 1 if something has to be tried again."),
+    ] = False,
     processes: Annotated[int, typer.Option(min=1, help="How many workers, each a process of its own.")] = 1,
     status: Annotated[bool, typer.Option("--status", help="Show how far collections are behind, and end.")] = False,
     dsn: Dsn = None,
@@ -79,7 +82,7 @@ def worker(
     if status:
         _print_lag(connect(dsn), as_json)
     elif processes > 1:
-        _run_processes(processes, collection, batch, once, dsn)
+        _run_processes(processes, collection, batch, once, dsn, as_json)
     else:
         _work(connect(dsn), collection, batch, once, as_json)
 
@@ -106,12 +109,19 @@ def _work(database: Database, collections: list[str] | None, batch: int, once: b
         f"{done.documents} documents: {done.chunks} chunks embedded, {done.payloads} with other columns only, "
         f"{done.deleted} deleted, {done.unchanged} unchanged; {done.failed} given up, {done.postponed} postponed"
     )
+    left = [lag for lag in database.attachments() if lag.error and (not collections or lag.collection in collections)]
+    if once and left:
+        for lag in left:
+            say(f"{lag.collection}: {lag.pending} documents are left: {lag.error}")
+        raise typer.Exit(1)
 
 
-def _run_processes(count: int, collections: list[str] | None, batch: int, once: bool, dsn: str | None) -> None:
-    """Run workers as processes; signals go on to them, and all are waited for."""
+def _run_processes(
+    count: int, collections: list[str] | None, batch: int, once: bool, dsn: str | None, as_json: bool
+) -> None:
+    """Run workers as processes; signals go on to them, and all are waited for. With JSON each prints what it did."""
     command = [sys.executable, "-c", "from pgvec_toolkit.cli import main; main()", "worker", "--batch", str(batch)]
-    command += ["--once"] if once else []
+    command += ["--once"] * once + ["--json"] * as_json
     command += [argument for name in collections or [] for argument in ("--collection", name)]
     # By the environment: arguments can be read by everybody on the machine.
     environment = os.environ | ({} if dsn is None else {"PGVEC_DSN": dsn})

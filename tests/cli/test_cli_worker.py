@@ -54,6 +54,10 @@ def test_from_a_table_to_a_search(run: Run, dsn: str, connection: psycopg.Connec
         process.send_signal(signal.SIGTERM)
         assert "1 documents: 0 chunks embedded, 1 with other columns only" in process.stderr.read()
     assert process.returncode == 0
+    # Nothing can be done now: that is no success.
+    connection.execute("ALTER TABLE products RENAME name TO title; UPDATE products SET title = 'a pot'")
+    failed = run("worker", "--once")
+    assert (failed.code, '2 documents are left: column "name" does not exist' in failed.err) == (1, True)
     wrong = run("worker", "--once", "--collection", "nothing")
     assert (wrong.code, "there is no collection 'nothing'" in wrong.err) == (1, True)
     assert run("detach", "products", "--drop").err == "collection products_search is dropped\n"

@@ -118,3 +118,17 @@ def test_the_page_does_what_it_says(connection: Connection, dsn: str) -> None:
     outputs = psql_outputs(dsn, [block.text for block in blocks])
     for block, output in zip(blocks, outputs, strict=True):
         assert output == block.output, f"docs/from-pgai.md, line {block.line}"
+
+
+def test_what_is_adopted_is_read_as_workers_read_it(db: Database, connection: Connection) -> None:
+    connection.execute(
+        "CREATE TABLE talks (at timestamptz PRIMARY KEY, title text, embedding vector(3));"
+        "INSERT INTO talks VALUES ('2024-07-01 12:00+00', 'On pots', '[1,0,0]')"
+    )
+    db.attach("talks", "concat_ws(' ', title, at)", embedder=Counting())
+    connection.execute("SET timezone = 'Asia/Tokyo'")
+    assert connection.execute("SELECT pgvec.adopt('talks_search', 'talks')").fetchone() == (1,)
+    done = db.work(embedder=Counting())
+    assert (done.chunks, done.deleted) == (0, 0)
+    found = connection.execute("SELECT document_id, text FROM talks_search").fetchall()
+    assert found == [("2024-07-01 12:00:00+00", "On pots 2024-07-01 12:00:00+00")]

@@ -176,6 +176,7 @@ REFUSED: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("products", {"columns": ["id"]}, InvalidName, "The primary key is document_id already"),
     ("products", {"chunking": {"size": 3}}, ConfigurationError, "unknown options of chunking: size"),
     ("products", {"collection": "taken"}, CollectionExists, "follows another table: public.others"),
+    ("others", {"collection": "taken"}, ConfigurationError, "of 384 dimensions.*: pgvec model swap taken"),
     ("unnamed", {}, ConfigurationError, "it has no primary key"),
     ("view_", {}, ConfigurationError, "it is a view"),
     ("parent", {}, ConfigurationError, "other tables inherit"),
@@ -277,7 +278,9 @@ def test_a_table_that_is_altered_can_be_written_and_the_doctor_says_so(
         rows = connection.execute("SELECT document_id FROM pgvec.changes").fetchall()
         assert [id for (id,) in rows] == documents, ddl
         db.work(embedder=WordEmbedder())
-        assert finding in findings(connection), ddl
+        found = findings(connection)
+        assert finding in found, ddl
+        assert ("columns => '{price,extra}');" in found) == ("pgvec.attach(" in found)  # its mend changes nothing else
         (lag,) = db.attachments()
         gone = {"ALTER TABLE products RENAME TO goods": "public.goods", "DROP TABLE products": "public.products (gone)"}
         assert lag.relation == gone.get(ddl, "public.products")
@@ -295,6 +298,7 @@ def test_who_writes_the_table_needs_no_rights_here(
     writer = f"writer_{os.getpid()}"
     empty_role(writer)
     products.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON products TO {writer}".encode())
+    products.execute(f"GRANT USAGE ON SCHEMA pgvec TO {writer}; GRANT SELECT ON pgvec.attachments TO {writer}".encode())
     with psycopg.connect(dsn, options=f"-c role={writer}", autocommit=True) as connection:
         # What it has in front of the search path is not what the trigger function calls.
         connection.execute("CREATE TEMPORARY TABLE changes (LIKE products)")
@@ -305,6 +309,7 @@ def test_who_writes_the_table_needs_no_rights_here(
             "SELECT * FROM public.pgvec_live_1_rows('{1}')",
             "SELECT * FROM public.pgvec_live_1_keys('', 1)",
             "SELECT pgvec.detach('products')",
+            "SELECT pgvec._drop_routines(1)",
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement.encode())
