@@ -253,7 +253,8 @@ def test_what_an_expression_says_of_a_row_stops_no_other(db: Database, connectio
 @pytest.mark.usefixtures("notes")
 def test_what_is_nobodys_fault_is_tried_again(db: Database, connection: Connection, moody: Moody) -> None:
     waits: list[int] = []
-    troubles = iter([EmbedderUnavailable("busy"), ConnectionResetError("away"), MemoryError("no room"), None])
+    away = [ConnectionResetError("away")] * 5
+    troubles = iter([MemoryError("no room"), EmbedderUnavailable("busy"), *away, None])
 
     def mood(_: Sequence[str]) -> None:
         if (trouble := next(troubles)) is not None:
@@ -266,7 +267,7 @@ def test_what_is_nobodys_fault_is_tried_again(db: Database, connection: Connecti
     moody.mood = mood
     connection.execute("UPDATE notes SET text = 'changed' WHERE id = 1")
     done = Worker(db, embedder=moody, waits=wait).run(once=True)
-    assert (done.postponed, done.failed, done.documents, waits) == (3, 0, 1, [0, 1, 2])
+    assert (done.postponed, done.failed, done.documents, waits) == (7, 0, 1, [0, 0, 1, 2, 3, 4, 5])
     check_followed(connection, 6)
     # Nobody knows what it is: after some attempts it is given up, and the others are not.
     moody.mood = lambda texts: 1 / ("odd" not in texts)
