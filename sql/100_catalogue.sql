@@ -158,3 +158,33 @@ AS $$
     FROM regexp_matches(template, '([^{]*)(?:\{(\w+)\})?', 'g') WITH ORDINALITY AS m (piece, position)
 $$;
 COMMENT ON FUNCTION pgvec._render(text, jsonb) IS 'A statement from a template: {name} stands for parts ->> name, which is text of ours or has been quoted.';
+
+CREATE OR REPLACE FUNCTION pgvec._create_triggers(relation text, prefix text, routine text, rows text DEFAULT '%s_rows', by_row boolean DEFAULT false,
+                                                  on_truncate text DEFAULT 'AFTER') RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    event text;
+BEGIN
+    FOREACH event IN ARRAY '{INSERT,UPDATE,DELETE,TRUNCATE}'::text[] LOOP
+        EXECUTE format('CREATE TRIGGER %I %s %s ON %s %s%s FOR EACH %s EXECUTE FUNCTION %s', prefix || lower(event),
+                       CASE event WHEN 'TRUNCATE' THEN on_truncate ELSE 'AFTER' END, event, relation,
+                       CASE WHEN event IN ('UPDATE', 'DELETE') AND NOT by_row THEN format(' REFERENCING OLD TABLE AS %I', format(rows, 'old')) END,
+                       CASE WHEN event IN ('INSERT', 'UPDATE') AND NOT by_row THEN format(' %s NEW TABLE AS %I', CASE event WHEN 'INSERT' THEN 'REFERENCING' END, format(rows, 'new')) END,
+                       CASE WHEN by_row AND event <> 'TRUNCATE' THEN 'ROW' ELSE 'STATEMENT' END, routine);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION pgvec._create_triggers(text, text, text, text, boolean, text) IS
+'Have a function called whatever is done to a table: triggers <prefix>insert, update, delete and truncate, with transition tables called by rows.';
+
+CREATE OR REPLACE FUNCTION pgvec._drop_triggers(relation text, prefix text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    event text;
+BEGIN
+    FOREACH event IN ARRAY '{insert,update,delete,truncate}'::text[] LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', prefix || event, relation);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION pgvec._drop_triggers(text, text) IS 'Undo pgvec._create_triggers, if it was done.';

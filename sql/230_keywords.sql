@@ -131,7 +131,6 @@ AS $$
 DECLARE
     owner  pgvec.collections := pgvec._collection(collection);
     chunks text := format('%I.%I', owner.schema_name, owner.table_name);
-    event  text;
 BEGIN
     PERFORM pgvec._check_bm25(k1, b);
     -- What others wrote since the snapshot was taken would be missing. A collection of this transaction nobody else writes.
@@ -155,12 +154,7 @@ BEGIN
                    owner.schema_name, owner.table_name || '_lexemes');
     INSERT INTO pgvec.keyword_indexes (collection_id, k1, b, probe) VALUES (owner.id, k1, b, pgvec._lexeme_number('probe'));
     PERFORM pgvec._grant_as(chunks::regclass, pgvec._relation(owner.schema_name, owner.table_name || suffix)) FROM unnest('{_keywords,_lexemes}'::text[]) suffix;
-    FOREACH event IN ARRAY '{INSERT,UPDATE,DELETE,TRUNCATE}'::text[] LOOP
-        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION pgvec.keep_keywords()', 'pgvec_keywords_' || lower(event), event, chunks,
-                       CASE event WHEN 'INSERT' THEN 'REFERENCING NEW TABLE AS new_rows' WHEN 'DELETE' THEN 'REFERENCING OLD TABLE AS old_rows'
-                                  WHEN 'UPDATE' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows' ELSE '' END);
-    END LOOP;
-    PERFORM pgvec._fill_keyword_index(owner);
+    PERFORM pgvec._create_triggers(chunks, 'pgvec_keywords_', 'pgvec.keep_keywords()'), pgvec._fill_keyword_index(owner);
     -- A small pending list: each search reads all of it.
     EXECUTE format('CREATE INDEX ON %I.%I USING gin (lexemes) WITH (gin_pending_list_limit = 1024)', owner.schema_name, owner.table_name || '_keywords');
     EXECUTE format('CREATE INDEX ON %I.%I (lexeme)', owner.schema_name, owner.table_name || '_lexemes');
@@ -226,15 +220,12 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     owner pgvec.collections := pgvec._collection(collection);
-    event text;
 BEGIN
     DELETE FROM pgvec.keyword_indexes i WHERE i.collection_id = owner.id;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    FOREACH event IN ARRAY '{insert,update,delete,truncate}'::text[] LOOP
-        EXECUTE format('DROP TRIGGER IF EXISTS %I ON %I.%I', 'pgvec_keywords_' || event, owner.schema_name, owner.table_name);
-    END LOOP;
+    PERFORM pgvec._drop_triggers(format('%I.%I', owner.schema_name, owner.table_name), 'pgvec_keywords_');
     EXECUTE format('DROP TABLE IF EXISTS %1$I.%2$I, %1$I.%3$I', owner.schema_name, owner.table_name || '_keywords', owner.table_name || '_lexemes');
     RETURN true;
 END $$;

@@ -49,7 +49,6 @@ DECLARE
     owner   record;
     history text;
     kept    text;
-    event   text;
 BEGIN
     SELECT n.nspname, c.relname INTO owner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = relation;
     history := format('%I.%I', owner.nspname, owner.relname || '_history');
@@ -62,13 +61,8 @@ BEGIN
     IF kind = 'chunk' THEN
         EXECUTE format('CREATE INDEX ON %s ((chunk ->> ''document_id''))', history);
     END IF;
-    PERFORM pgvec._grant_as(relation, history::regclass);
-    FOREACH event IN ARRAY '{INSERT,UPDATE,DELETE,TRUNCATE}'::text[] LOOP
-        EXECUTE format('CREATE TRIGGER %I %s %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION pgvec.record_history(%L)', 'pgvec_history_' || lower(event),
-                       CASE event WHEN 'TRUNCATE' THEN 'BEFORE' ELSE 'AFTER' END, event, relation,
-                       CASE event WHEN 'INSERT' THEN 'REFERENCING NEW TABLE AS new_rows' WHEN 'DELETE' THEN 'REFERENCING OLD TABLE AS old_rows'
-                                  WHEN 'UPDATE' THEN 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows' ELSE '' END, kind);
-    END LOOP;
+    PERFORM pgvec._grant_as(relation, history::regclass),
+            pgvec._create_triggers(relation::text, 'pgvec_history_', format('pgvec.record_history(%L)', kind), on_truncate => 'BEFORE');
 END $$;
 COMMENT ON FUNCTION pgvec._record(regclass, text) IS 'Begin the history of one table: of chunks, or of the vectors (embedding) of a space.';
 
@@ -105,7 +99,6 @@ AS $$
 DECLARE
     owner pgvec.collections := pgvec._collection(collection);
     kept  text;
-    event text;
 BEGIN
     -- Asked first: who drops collections that have none needs no right to delete there.
     IF NOT EXISTS (SELECT FROM pgvec.histories h WHERE h.collection_id = owner.id) THEN
@@ -113,9 +106,7 @@ BEGIN
     END IF;
     DELETE FROM pgvec.histories h WHERE h.collection_id = owner.id;
     FOR kept IN SELECT owner.table_name UNION ALL SELECT s.table_name FROM pgvec.vector_spaces s WHERE s.collection_id = owner.id LOOP
-        FOREACH event IN ARRAY '{insert,update,delete,truncate}'::text[] LOOP
-            EXECUTE format('DROP TRIGGER IF EXISTS %I ON %I.%I', 'pgvec_history_' || event, owner.schema_name, kept);
-        END LOOP;
+        PERFORM pgvec._drop_triggers(format('%I.%I', owner.schema_name, kept), 'pgvec_history_');
         EXECUTE format('DROP TABLE IF EXISTS %I.%I', owner.schema_name, kept || '_history');
     END LOOP;
     RETURN true;

@@ -20,7 +20,8 @@ BEGIN
                                     CASE WHEN (parts ->> 'by_row')::boolean THEN pgvec._row_trigger_routine() ELSE pgvec._trigger_routine() END] LOOP
         EXECUTE pgvec._render(template, parts);
     END LOOP;
-    PERFORM pgvec._create_triggers(attached, parts), pgvec._grant_routines(attached), pgvec._give_routines(attached);
+    PERFORM pgvec._create_triggers(parts ->> 'relation', format('pgvec_live_%s_', attached.id), (parts ->> 'name') || '_changed()', 'pgvec_%s', (parts ->> 'by_row')::boolean),
+            pgvec._grant_routines(attached), pgvec._give_routines(attached);
 END $$;
 COMMENT ON FUNCTION pgvec._create_routines(integer) IS 'Create the functions and triggers of an attachment.';
 
@@ -175,23 +176,6 @@ AS $body$ SELECT pgvec._render(pgvec._trigger_frame(), jsonb_build_object('preci
             END IF;$sql$)) $body$;
 COMMENT ON FUNCTION pgvec._row_trigger_routine() IS
 'Template of the trigger function of a partitioned table, or of a partition, which runs once a row: whichever of them a statement names.';
-
-CREATE OR REPLACE FUNCTION pgvec._create_triggers(attached pgvec.attachments, parts jsonb) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    by_row CONSTANT boolean := (parts ->> 'by_row')::boolean;
-    event  text;
-BEGIN
-    FOREACH event IN ARRAY '{INSERT,UPDATE,DELETE,TRUNCATE}'::text[] LOOP
-        EXECUTE format('CREATE TRIGGER pgvec_live_%s_%s AFTER %s ON %s %s FOR EACH %s EXECUTE FUNCTION %s_changed()',
-                       attached.id, lower(event), event, parts ->> 'relation',
-                       CASE WHEN by_row THEN '' ELSE CASE event WHEN 'INSERT' THEN 'REFERENCING NEW TABLE AS pgvec_new' WHEN 'DELETE' THEN 'REFERENCING OLD TABLE AS pgvec_old'
-                                                     WHEN 'UPDATE' THEN 'REFERENCING OLD TABLE AS pgvec_old NEW TABLE AS pgvec_new' ELSE '' END END,
-                       CASE WHEN by_row AND event <> 'TRUNCATE' THEN 'ROW' ELSE 'STATEMENT' END, parts ->> 'name');
-    END LOOP;
-END $$;
-COMMENT ON FUNCTION pgvec._create_triggers(pgvec.attachments, jsonb) IS 'Create the triggers of an attachment.';
 
 CREATE OR REPLACE FUNCTION pgvec._grant_routines(attached pgvec.attachments) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
