@@ -113,6 +113,27 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec._grant_same(regclass, regclass) IS 'Let those who may use one table use another that takes its place; PV005 if policies guard the first only.';
 
+CREATE OR REPLACE FUNCTION pgvec._make_default(owner pgvec.collections, before pgvec.vector_spaces, wanted pgvec.vector_spaces) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM pgvec._grant_same(pgvec._relation(owner.schema_name, before.table_name), pgvec._relation(owner.schema_name, wanted.table_name));
+    IF EXISTS (SELECT FROM pgvec.histories h WHERE h.collection_id = owner.id) THEN
+        PERFORM pgvec._grant_same(pgvec._relation(owner.schema_name, before.table_name || '_history'), pgvec._relation(owner.schema_name, wanted.table_name || '_history'));
+    END IF;
+    UPDATE pgvec.vector_spaces s SET is_default = false WHERE s.id = before.id;
+    UPDATE pgvec.vector_spaces s SET is_default = true WHERE s.id = wanted.id;
+    UPDATE pgvec.swaps w SET state = CASE WHEN w.to_space_id = wanted.id THEN 'switched' ELSE 'rolled back' END, changed_at = clock_timestamp()
+    WHERE w.collection_id = owner.id AND (w.from_space_id, w.to_space_id) IN ((before.id, wanted.id), (wanted.id, before.id));
+    -- Who has queries logged goes on having them logged.
+    IF has_table_privilege('pgvec.query_sampling', 'SELECT') AND has_table_privilege('pgvec.query_sampling', 'INSERT') THEN
+        INSERT INTO pgvec.query_sampling (space_id, share, keep) SELECT wanted.id, q.share, q.keep FROM pgvec.query_sampling q WHERE q.space_id = before.id
+        ON CONFLICT DO NOTHING;
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgvec._make_default(pgvec.collections, pgvec.vector_spaces, pgvec.vector_spaces) IS
+'Flip the default space of a collection, which nobody else writes, and whose chunks have their vectors in the other one.';
+
 CREATE OR REPLACE FUNCTION pgvec.switch_space(collection text, space text) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
@@ -139,19 +160,7 @@ BEGIN
             USING ERRCODE = 'PV005', HINT = CASE WHEN absent.textless > 0 OR wanted.model_id IS NULL THEN 'Write their vectors first, with set_vectors or in SQL.'
                 ELSE format('Embed them first: pgvec collection embed %s %s.', collection, wanted.name) END;
     END IF;
-    PERFORM pgvec._grant_same(pgvec._relation(owner.schema_name, before.table_name), pgvec._relation(owner.schema_name, wanted.table_name));
-    IF EXISTS (SELECT FROM pgvec.histories h WHERE h.collection_id = owner.id) THEN
-        PERFORM pgvec._grant_same(pgvec._relation(owner.schema_name, before.table_name || '_history'), pgvec._relation(owner.schema_name, wanted.table_name || '_history'));
-    END IF;
-    UPDATE pgvec.vector_spaces s SET is_default = false WHERE s.id = before.id;
-    UPDATE pgvec.vector_spaces s SET is_default = true WHERE s.id = wanted.id;
-    UPDATE pgvec.swaps w SET state = CASE WHEN w.to_space_id = wanted.id THEN 'switched' ELSE 'rolled back' END, changed_at = clock_timestamp()
-    WHERE w.collection_id = owner.id AND (w.from_space_id, w.to_space_id) IN ((before.id, wanted.id), (wanted.id, before.id));
-    -- Who has queries logged goes on having them logged.
-    IF has_table_privilege('pgvec.query_sampling', 'SELECT') AND has_table_privilege('pgvec.query_sampling', 'INSERT') THEN
-        INSERT INTO pgvec.query_sampling (space_id, share, keep) SELECT wanted.id, q.share, q.keep FROM pgvec.query_sampling q WHERE q.space_id = before.id
-        ON CONFLICT DO NOTHING;
-    END IF;
+    PERFORM pgvec._make_default(owner, before, wanted);
     RETURN before.name;
 END $$;
 COMMENT ON FUNCTION pgvec.switch_space(text, text) IS

@@ -104,7 +104,12 @@ def switch(
                 embed_missing(connection, space, embedder, lambda _: None)
                 missing, _ = unembedded(connection, collection, space.name)
             if not missing:
-                connection.execute("SELECT pgvec.switch_space(%s, %s)", [collection, space.name])
+                # Not switch_space, which would count once more.
+                connection.execute(
+                    "SELECT pgvec._make_default(c, pgvec._space(c.name, NULL), pgvec._searched_space(c.name, %s))"
+                    " FROM pgvec._collection(%s) c",
+                    [space.name, collection],
+                )
                 return
     raise SwapError(
         f"{missing} chunks of {collection!r} have no vector in {space.name} yet: others write faster than they are "
