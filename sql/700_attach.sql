@@ -151,6 +151,9 @@ BEGIN
     IF unknown IS NOT NULL THEN
         RAISE EXCEPTION 'unknown options of chunking: %', unknown USING ERRCODE = 'PV005',
             HINT = 'A JSON object of chunker, chunk_tokens, overlap, context, too_long (as ingest has them), format (text or markdown).';
+    ELSIF chunking ->> 'chunker' <> ALL ('{auto,recursive,markdown,sentences,code,fixed,none}') OR chunking ->> 'too_long' <> ALL ('{error,split,truncate}') THEN
+        RAISE EXCEPTION 'chunker or too_long is wrong: %', chunking USING ERRCODE = 'PV005',
+            HINT = 'chunker: auto, recursive, markdown, sentences, code, fixed or none; too_long: error, split or truncate.';
     END IF;
 END $$;
 COMMENT ON FUNCTION pgvec._check_chunking(jsonb) IS 'PV005 unless these are options by which texts are cut.';

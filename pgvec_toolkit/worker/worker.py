@@ -134,7 +134,7 @@ class Worker:
         try:
             folded = _number(connection, "SELECT pgvec._fold(%s)", [_CHANGES_AT_ONCE])
         except psycopg.Error as error:
-            if kind_of(error) is not Kind.LATER:  # two workers in each other's way
+            if kind_of(error) not in (Kind.LATER, Kind.UNKNOWN):  # another worker, or who detaches, in our way
                 raise
             return True
         found = attachments(connection, self._collections)

@@ -175,6 +175,7 @@ REFUSED: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("products", {"columns": ["cost"]}, ConfigurationError, "no column 'cost'. It has: id, name"),
     ("products", {"columns": ["id"]}, InvalidName, "The primary key is document_id already"),
     ("products", {"chunking": {"size": 3}}, ConfigurationError, "unknown options of chunking: size"),
+    ("products", {"chunking": {"chunker": "nope"}}, ConfigurationError, "chunker: auto, recursive"),
     ("products", {"collection": "taken"}, CollectionExists, "follows another table: public.others"),
     ("others", {"collection": "taken"}, ConfigurationError, "of 384 dimensions.*: pgvec model swap taken"),
     ("unnamed", {}, ConfigurationError, "it has no primary key"),
