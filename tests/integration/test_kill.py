@@ -172,30 +172,31 @@ def test_upsert_killed_at_any_moment(
 def test_synchronisation_killed_at_any_moment(
     db: Database, dsn: str, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
-    """A folder in which a third is new, changed or gone; a run is killed twice, and the last one does the rest."""
+    """A folder in which half is new, changed or gone; a run is killed twice, and the last one does the rest."""
     collection = db.create_collection("docs", embedder=WordEmbedder())
     collection.ingest([{"id": "record", "text": "from elsewhere"}])
+    moments = random.Random(10)
     for number in range(DOCUMENTS):
         (tmp_path / f"{number}.txt").write_text(f"Text of {number}. " * (number % 7 + 1) * 20)
     collection.sync(tmp_path, progress=False)
-    for number in range(DOCUMENTS):
-        file = tmp_path / f"{number}.txt"
-        if number % 9 == 0:
-            file.unlink()
-        elif number % 3 == 0:
-            file.write_text(f"Other text of {number}. " * (number % 5 + 1) * 20)
-    moments = random.Random(10)
-    for _ in range(2):
-        kill(SYNC, dsn, str(tmp_path), after=moments.randint(1, 4), pause=moments.uniform(0, 0.03))
-        check_documents(state(connection))
-    run(SYNC, dsn, str(tmp_path))
-    found = state(connection)
-    check_documents(found)
-    wanted = {f"{tmp_path.name}/{file.name}": file.read_text() for file in tmp_path.iterdir()}
-    assert found.keys() == {"record", *wanted}
-    texts = connection.execute("SELECT document_id, string_agg(text, ' ' ORDER BY position) FROM docs GROUP BY 1")
-    for document, text in texts.fetchall():
-        assert document == "record" or text.split() == wanted[document].split()
+    for change in range(max(1, KILLS // 2)):
+        for number in range(DOCUMENTS):
+            file = tmp_path / f"{number}.txt"
+            if (number + change) % 9 == 0:
+                file.unlink()
+            elif (number + change) % 2 == 0 or not file.exists():
+                file.write_text(f"Text {change} of {number}. " * (number % 5 + 1) * 20)
+        for _ in range(2):
+            kill(SYNC, dsn, str(tmp_path), after=moments.randint(1, 4), pause=moments.uniform(0, 0.03))
+            check_documents(state(connection))
+        run(SYNC, dsn, str(tmp_path))
+        found = state(connection)
+        check_documents(found)
+        wanted = {f"{tmp_path.name}/{file.name}": file.read_text() for file in tmp_path.iterdir()}
+        assert found.keys() == {"record", *wanted}
+        texts = connection.execute("SELECT document_id, string_agg(text, ' ' ORDER BY position) FROM docs GROUP BY 1")
+        for document, text in texts.fetchall():
+            assert document == "record" or text.split() == wanted[document].split()
 
 
 @pytest.mark.parametrize("program", [INGEST, TEXTS.replace("CONNECTIONS", "2")], ids=["ingest", "upsert"])
