@@ -2,6 +2,7 @@
 
     python -m tests.bench.live                       (--updates 2000 for less)
     python -m tests.bench.live --kills 100           kill -9 of workers at random moments instead
+    python -m tests.bench.live --restarts 10         the embedded server is restarted under them instead
 
 10,000 updates, a few at a time, under two workers, each a process, while a thread searches: of texts, of a copied
 column, of a column that is neither, deletes and inserts. The embedder hashes words: all but the model is measured.
@@ -24,6 +25,7 @@ import psycopg
 
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
+from pgvec_toolkit.embedded import EmbeddedServer, default_home
 from tests.bench import debian
 from tests.fire import Fire
 from tests.words import WordEmbedder
@@ -58,20 +60,28 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--updates", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=int(os.environ.get("PGVEC_INTERRUPTIONS", "0")))
+    parser.add_argument("--restarts", type=int, default=0)
     options = parser.parse_args()
-    with debian.connect() as database, database.connection() as connection:
+    with debian.connect() as database:
+        prepare(database)
+        if options.kills:
+            kill(database, options.kills)
+        elif options.restarts:
+            restart(database, options.restarts)
+        else:
+            follow(database, options.updates)
+
+
+def prepare(database: Database) -> None:
+    """Make the table, attach it, and embed what is in it."""
+    with database.connection() as connection:
         database.drop_collection("live_search", if_exists=True)
         connection.execute(TABLE.format("live", ROWS).encode())
-        live = database.attach("live", "text", columns=["price"], embedder=WordEmbedder(DIMENSIONS))
+        database.attach("live", "text", columns=["price"], embedder=WordEmbedder(DIMENSIONS))
         began = time.perf_counter()
         database.work(embedder=WordEmbedder(DIMENSIONS), batch=256)
         assert not different(connection)
         print(f"backfill: {ROWS} rows in {time.perf_counter() - began:.1f} s by one worker")
-        if options.kills:
-            kill(database, connection, options.kills)
-        else:
-            follow(database, connection, live, options.updates)
-            overhead(connection)
 
 
 def start(database: Database) -> subprocess.Popen[str]:
@@ -101,8 +111,16 @@ def settle(connection: psycopg.Connection) -> float:
     return time.perf_counter() - began
 
 
-def follow(database: Database, connection: psycopg.Connection, live: Collection, updates: int) -> None:
+def follow(database: Database, updates: int) -> None:
     """Write, search and follow at once; compare in the end."""
+    live = database.collection("live_search", embedder=WordEmbedder(DIMENSIONS))
+    with database.connection() as connection:
+        followed(database, connection, live, updates)
+        overhead(connection)
+
+
+def followed(database: Database, connection: psycopg.Connection, live: Collection, updates: int) -> None:
+    """Print the lag while rows are written, what the workers did, and what differs in the end."""
     draw, counts, ages, pending = random.Random(1), dict.fromkeys(KINDS, 0), [], []
     workers = [start(database) for _ in range(WORKERS)]
     with Fire(lambda _: live.search([1.0] + [0.0] * (DIMENSIONS - 1), k=5)) as searches:
@@ -185,31 +203,57 @@ def single(connection: psycopg.Connection, table: str, assignment: str) -> None:
         connection.execute(f"UPDATE {table} SET {assignment} WHERE id = %s".encode(), [id])
 
 
-def kill(database: Database, connection: psycopg.Connection, kills: int) -> None:
+def kill(database: Database, kills: int) -> None:
     """Kill one of two workers after the other while rows are written; compare in the end."""
-    draw = random.Random(2)
+    draw, number = random.Random(2), 0
     workers = [start(database) for _ in range(WORKERS)]
-    killed = number = 0
-    while killed < kills:
-        for _ in range(draw.randint(50, 150)):
-            write(connection, draw, number)
-            number += 1
-        # Only in the midst of work.
-        while connection.execute("SELECT pending > 0 AND in_work > 0 FROM pgvec.queue_lag").fetchone() != (True,):
-            write(connection, draw, number)
-            number += 1
-        time.sleep(draw.uniform(0, 0.02))
-        victim = workers.pop(0)
-        victim.kill()
-        victim.communicate()
-        killed += 1
-        workers.append(start(database))
+    with database.connection() as connection:
+        for _ in range(kills):
+            number = into_work(connection, draw, number)
+            victim = workers.pop(0)
+            victim.kill()
+            victim.communicate()
+            workers.append(start(database))
+        compared(connection, workers, f"{kills} kills during {number} updates")
+
+
+def restart(database: Database, restarts: int) -> None:
+    """Restart the embedded server under two workers, every other time as a crash; compare in the end."""
+    server, draw, number = EmbeddedServer(default_home()), random.Random(2), 0
+    assert "PGVEC_BENCH_DSN" not in os.environ, "only the embedded server can be restarted"
+    workers = [start(database) for _ in range(WORKERS)]
+    for turn in range(restarts):
+        with database.connection() as connection:
+            number = into_work(connection, draw, number)
+        server.stop("immediate" if turn % 2 else "fast")
+        server.start()
+    with database.connection() as connection:
+        compared(connection, workers, f"{restarts} restarts during {number} updates")
+
+
+def into_work(connection: psycopg.Connection, draw: random.Random, number: int) -> int:
+    """Write some rows, until workers are in the midst of them; return how many were written till now."""
+    least = number + draw.randint(50, 150)
+    while number < least or not working(connection):
+        write(connection, draw, number)
+        number += 1
+    time.sleep(draw.uniform(0, 0.02))
+    return number
+
+
+def working(connection: psycopg.Connection) -> bool:
+    """Return whether a worker has rows in work, and others wait."""
+    return connection.execute("SELECT pending > 0 AND in_work > 0 FROM pgvec.queue_lag").fetchone() == (True,)
+
+
+def compared(connection: psycopg.Connection, workers: list[subprocess.Popen[str]], done: str) -> None:
+    """Wait for the workers, end them, and print what differs."""
     rest = settle(connection)
     for worker in workers:
         worker.send_signal(signal.SIGTERM)
         worker.communicate()
-    lost = different(connection)
-    print(f"{killed} kills during {number} updates; all done {rest:.2f} s later; rows that differ: {lost}")
+        assert worker.returncode == 0
+    print(f"{done}; all was embedded {rest:.2f} s later; rows that differ: {different(connection)}")
 
 
 if __name__ == "__main__":
