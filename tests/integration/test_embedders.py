@@ -271,6 +271,7 @@ def test_options_beside_the_fingerprint_are_kept_and_can_be_replaced(db: Databas
     assert (stored.url, stored.attempts, stored.dimensions) == ("http://127.0.0.1:9/v1", 1, 3)
     moved: Any = db.collection("docs", embedder="openai:m?base_url=http://127.0.0.1:8/v1").embedder
     assert (moved.url, moved.attempts) == ("http://127.0.0.1:8/v1", 1)
+    assert db.collection("docs", embedder="http://127.0.0.1:8/v1?model=m").embedder.url == moved.url  # type: ignore[attr-defined]
     with db.connection() as connection:
         register(connection, moved)
     assert db.collection("docs").embedder.url == "http://127.0.0.1:8/v1"  # type: ignore[attr-defined]
