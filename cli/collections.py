@@ -39,7 +39,11 @@ def create(
     ] = None,
     embedder: Annotated[
         str | None,
-        typer.Option(help="Embedding model. [default: sentence-transformers/all-MiniLM-L6-v2]", show_default=False),
+        typer.Option(
+            help="Embedding model, as MODEL or KIND:MODEL?option=value: see `pgvec models --kinds`. "
+            "[default: sentence-transformers/all-MiniLM-L6-v2]",
+            show_default=False,
+        ),
     ] = None,
     query_prompt: Annotated[
         str | None,
@@ -80,7 +84,11 @@ def add_space(
     name: Name,
     space: Annotated[str, typer.Argument(help="Name of the new vector space.", show_default=False)],
     embedder: Annotated[
-        str | None, typer.Option(help="Embedding model, dense or sparse, that makes its vectors.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Embedding model, dense or sparse, that makes its vectors: see `pgvec models --kinds`.",
+            show_default=False,
+        ),
     ] = None,
     dimensions: Annotated[
         int | None, typer.Option(help="Length of its vectors, without an embedder.", show_default=False)

@@ -14,9 +14,11 @@ from pgvec_toolkit.cli.output import say
 def upsert(
     name: Name,
     paths: Annotated[list[Path], typer.Argument(help="Files of records: .jsonl, .parquet or .arrow.")],
-    id_field: Annotated[str, typer.Option("--id", help="Field that holds the id.")] = "id",
-    text_field: Annotated[str, typer.Option("--text", help="Field that holds the text.")] = "text",
-    vector_field: Annotated[str, typer.Option("--vector", help="Field that holds the vector.")] = "vector",
+    id_field: Annotated[
+        str, typer.Option("--id", help="Field that holds the id; another one called id is left out.")
+    ] = "id",
+    text_field: Annotated[str, typer.Option("--text", help="Field that holds the text; likewise.")] = "text",
+    vector_field: Annotated[str, typer.Option("--vector", help="Field that holds the vector; likewise.")] = "vector",
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a transaction.")] = 5000,
     connections: Annotated[
         int | None,

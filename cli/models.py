@@ -22,7 +22,7 @@ listing = typer.Typer(
 def models(
     context: typer.Context,
     kinds: Annotated[
-        bool, typer.Option("--kinds", help="Which kinds of embedders there are, and what they need.")
+        bool, typer.Option("--kinds", help="Which kinds of embedders there are, what they need, and their options.")
     ] = False,
     dsn: Dsn = None,
     as_json: Json = False,
@@ -88,3 +88,7 @@ def _print_kinds(as_json: bool) -> None:
         print_json(kinds)
         return
     print_table(("example", "what it is", "extra"), ((k.example, k.makes, k.extra) for k in KINDS))
+    print_table(
+        ("kind", "options, after a ? and with & between them"),
+        ((k.prefix or "(none)", ", ".join(sorted(k.options))) for k in KINDS if k.options),
+    )

@@ -28,6 +28,11 @@ class PgvecError(Exception):
     """Base of all errors that pgvec raises on purpose."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; its kind, if it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 class ConfigurationError(PgvecError):
     """A DSN, an environment variable or a setting is wrong."""
 
@@ -95,7 +100,7 @@ class RejectedText(EmbeddingError):
     """The embedder refuses some texts for good, such as one that is too long; it takes others.
 
     Attributes:
-        positions: of these texts in what was handed to `embed_documents`, counted from 0.
+        positions: of these texts in what was handed to `embed_documents`, counted from 0; none if it does not say.
     """
 
     def __init__(self, message: str, positions: tuple[int, ...] = (0,)) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pgvec_toolkit.errors import ConfigurationError, MissingDependency
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
 SHOWN = 200  # characters of an answer that an error tells
-_PATIENCE = 60.0  # seconds after which no further attempt is made, where there is no budget
+_PATIENCE = 60.0  # seconds that are waited between attempts, all in all, where there is no budget
 _Answer = TypeVar("_Answer")
 
 
@@ -26,21 +27,57 @@ class Busy(Exception):
 
     Attributes:
         wait: seconds that the service asked to wait before.
+        status: of its answer; 0: there was none.
         body: what it answered.
-        given_up: whether all attempts were made; else it asks to wait longer than we do.
+        attempts: how many were made.
     """
 
-    def __init__(self, problem: str, wait: float = 0, body: str = "") -> None:
+    def __init__(self, problem: str, wait: float = 0, status: int = 0, body: str = "") -> None:
         super().__init__(problem)
         self.wait = wait
+        self.status = status
         self.body = body
-        self.given_up = False
+        self.attempts = 1
 
 
 def shown(url: str) -> str:
     """Return a URL without what may be secret: a password, or a key in the query string."""
-    parts = urlsplit(url)
+    parts = _split(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def checked_url(url: str, what: str) -> str:
+    """Return a URL if it can be that of a service.
+
+    Args:
+        url: as it was given.
+        what: where it was given, for the error.
+    """
+    parts = _split(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigurationError(f"{what} is no URL of a service: it begins with http:// or https://, and a host")
+    return url
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # is read now
+    except ValueError:  # which may quote a password
+        raise ConfigurationError("the URL of a service is written wrong: check its host and port") from None
+    return parts
+
+
+def key_of(given: str | None, variable: str) -> str | None:
+    """Return a key that was given, or that an environment variable holds, as a header can carry it; None if none is.
+
+    Raises:
+        ConfigurationError: it is no key. What would refuse it later has it in its message.
+    """
+    key = (given or os.environ.get(variable) or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigurationError(f"the API key, given or in {variable}, has characters that no key has: set it anew")
+    return key or None
 
 
 def client_of(owner: object, api_key: str | None) -> httpx.Client:
@@ -61,12 +98,20 @@ def repeated(
     seconds: float | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> _Answer:
-    """Return what an attempt returns; it is repeated while it raises Busy, some times or for some seconds."""
+    """Return what an attempt returns; it is repeated while it raises Busy.
+
+    Args:
+        attempt: may take as long as it likes, where there is no budget.
+        attempts: how many are made at most.
+        seconds: budget of all of them, and of what is waited between them; None: only waiting is bounded.
+        sleep: waits for seconds.
+    """
     import tenacity
 
+    too_late = _waited_enough if seconds is None else tenacity.stop_before_delay(seconds)
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(Busy),
-        stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_before_delay(seconds or _PATIENCE),
+        stop=lambda state: state.attempt_number >= attempts or too_late(state),
         wait=_wait,
         sleep=sleep,
         reraise=True,
@@ -74,7 +119,7 @@ def repeated(
     try:
         return retrying(attempt)
     except Busy as error:
-        error.given_up = retrying.statistics["attempt_number"] >= attempts
+        error.attempts = retrying.statistics["attempt_number"]
         raise
 
 
@@ -96,7 +141,7 @@ def post(client: httpx.Client, url: str, request: Any, timeout: float) -> httpx.
     except httpx.InvalidURL as error:
         raise ConfigurationError(f"{shown(url)} is not a URL: {error}") from error
     if response.status_code == 429 or response.status_code >= 500:
-        raise Busy(f"answered {response.status_code}", retry_after(response), response.text)
+        raise Busy(f"answered {response.status_code}", retry_after(response), response.status_code, response.text)
     return response
 
 
@@ -114,6 +159,10 @@ def retry_after(response: httpx.Response) -> float:
     except ValueError:
         return 0
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _waited_enough(state: RetryCallState) -> bool:
+    return state.idle_for + state.upcoming_sleep >= _PATIENCE
 
 
 def _wait(state: RetryCallState) -> float:

@@ -175,5 +175,6 @@ def _opened_with(spec: str, space: Space) -> Embedder:
     loaded = kinds.load(spec)
     if loaded.name != space.model:
         return loaded
-    prefix = kinds.kind_of_spec(loaded.name).prefix  # which the model's own configuration may have told
-    return kinds.load(spec if spec.startswith(prefix) else prefix + spec, space.model_details, trust=True)
+    # What kind it is may have been told by the model's own configuration.
+    prefix = "" if kinds.kind_of_spec(spec).prefix else kinds.kind_of_spec(loaded.name).prefix
+    return kinds.load(prefix + spec, space.model_details, trust=True)

@@ -119,6 +119,9 @@ class Writing(CollectionBase):
         Chunks that are written later, or get another text, have none until this is called again.
         Interrupt it, or kill it: running it again does the rest. Whatever changes a text, in Python or in SQL, drops
         its vectors in spaces that have a model, for this to make new ones.
+
+        Raises:
+            RejectedText: the embedder refuses some texts; it names their chunks, and all others have their vectors.
         """
         # It may have been dropped, and added anew for another model.
         space = spaces.find(self._database, self.name, name)

@@ -25,6 +25,8 @@ DEFAULT_EMBEDDER = "sentence-transformers/all-MiniLM-L6-v2"
 class Embedder(Protocol):
     """Text to vectors. Prompts and normalisation live in it: these two methods are the only entry points.
 
+    They are called by one thread at a time, but not always by the same one: `upsert` has threads of its own.
+
     It may have more, which the functions below ask for: `details`, what else changes a vector; `options`, what else it
     takes to load it again; `max_tokens` and `tokenizer`, by which chunks are cut; `type` and `distance`, "sparsevec"
     and "inner_product" if its vectors are sparse: then both methods return `pgvector.SparseVector`, the first one a

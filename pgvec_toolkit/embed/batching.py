@@ -59,8 +59,9 @@ def in_torch_threads(work: Callable[[_Batch], _Out], batches: Sequence[_Batch]) 
     try:
         futures = [executor.submit(work, batch) for batch in batches[:-1]]
         ready.wait()
-        torch.set_num_threads(threads)  # of all other threads
+        torch.set_num_threads(threads)  # of all other threads, from now on
         return [*(future.result() for future in futures), last]
     finally:
         ready.abort()  # if not all threads came to start
         executor.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # nor are they left with another if it came to an end before

@@ -9,11 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from pgvec_toolkit.embed.model import loaded
+from pgvec_toolkit.embed.model import loaded, local_path
 from pgvec_toolkit.embed.onnx import POOLED, OnnxEmbedder
 from pgvec_toolkit.embed.sentence_transformer import SentenceTransformerEmbedder
 from pgvec_toolkit.embed.spec import spec_of
-from pgvec_toolkit.errors import EmbeddingError, MissingDependency
+from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, MissingDependency, first_line
 
 # Of different lengths: were one of them burnt into the file, the others' vectors would show it.
 _TRIED = ("keys", "Rotate the keys every ninety days.", "The express to Paris departs from platform nine. " * 6)
@@ -49,31 +49,48 @@ def export_onnx(name: str, folder: Path, *, int8: bool = False) -> Exported:
 
     Raises:
         EmbeddingError: it cannot be written, or its vectors are not the model's.
+        ConfigurationError: the folder is the model's own.
     """
     _needed(int8)
     embedder = SentenceTransformerEmbedder(name)
+    folder = folder.absolute()
+    if folder.exists() and folder.samefile(local_path(embedder.source)):
+        raise ConfigurationError(f"{folder} is the model's own folder, whose configuration would be lost: give another")
     # Its attention is written out in full; the faster ones are not of ONNX.
     model = loaded(embedder.kind, embedder.source, EmbeddingError, model_kwargs={"attn_implementation": "eager"})
-    target = folder / "onnx" / (_INT8 if int8 else _FLOAT)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=target.parent) as scratch:
-        written = Path(scratch) / target.name
+    file = f"onnx/{_INT8 if int8 else _FLOAT}"
+    folder.mkdir(parents=True, exist_ok=True)
+    # What is there stays as it is until what is new has been tried.
+    with TemporaryDirectory(dir=folder) as unquantised, TemporaryDirectory(dir=folder) as scratch:
+        written = Path(scratch) / file
+        written.parent.mkdir()
+        traced = Path(unquantised) / _FLOAT if int8 else written
         try:
-            _trace(model, Path(scratch) / "float.onnx" if int8 else written)
+            _trace(model, traced)
         except Exception as error:  # of PyTorch, of the model's own code
-            raise EmbeddingError(f"model {name} cannot be written as ONNX: {str(error).splitlines()[0]}") from error
+            raise EmbeddingError(f"model {name} cannot be written as ONNX: {first_line(error)}") from error
         if int8:
-            _quantise(Path(scratch) / "float.onnx", written)
-        _beside(model, embedder, folder)
-        written.replace(target)
-    file = str(target.relative_to(folder))
-    made = OnnxEmbedder(str(folder), file=file)
-    similarity = float((made.embed_documents(_TRIED) * embedder.embed_documents(_TRIED)).sum(axis=1).min())
-    if not int8 and similarity < _ALIKE:
-        target.unlink()
-        raise EmbeddingError(f"the ONNX file of model {name} made other vectors (cosine {similarity:.5f}): not kept")
+            _quantise(traced, written)
+        _beside(model, embedder, Path(scratch))
+        made = OnnxEmbedder(scratch, file=file)
+        similarity = float((made.embed_documents(_TRIED) * embedder.embed_documents(_TRIED)).sum(axis=1).min())
+        if not int8 and similarity < _ALIKE:
+            raise EmbeddingError(
+                f"the ONNX file of model {name} made other vectors (cosine {similarity:.5f}): not kept"
+            )
+        _move(Path(scratch), folder)
+    target = folder / file
     spec = spec_of("", str(folder), {"backend": "onnx", "file": file})
     return Exported(spec, str(target), target.stat().st_size, similarity)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Move all files of a folder into another one, over those of the same names."""
+    for each in source.rglob("*"):
+        if each.is_file():
+            to = target / each.relative_to(source)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            each.replace(to)
 
 
 def _needed(int8: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pgvec_toolkit.embed import prompts
-from pgvec_toolkit.embed.folder import ModelFolder, file_details, file_digest
+from pgvec_toolkit.embed.folder import ModelFolder, file_details, scales_by_batch
 from pgvec_toolkit.embed.shaping import shaped
-from pgvec_toolkit.embed.spec import spec_of
+from pgvec_toolkit.embed.spec import located, spec_of
 from pgvec_toolkit.embed.tokens import room, unbounded
-from pgvec_toolkit.errors import EmbeddingError, MissingDependency
+from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, MissingDependency, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,9 @@ class FastEmbedEmbedder:
         truncate_dim: int | None = None,
         normalize: bool = True,
     ) -> None:
-        self.source = name.removeprefix(PREFIX)
+        self.source = located(name.removeprefix(PREFIX))
+        if file is not None and not os.path.isdir(self.source):
+            raise ConfigurationError(f"file={file} is for a folder, which {self.source} is not")
         self.file = file
         self.batch_size = batch_size
         self.truncate_dim = truncate_dim
@@ -76,10 +79,18 @@ class FastEmbedEmbedder:
 
         return unbounded(Tokenizer.from_str(self._truncating.to_str()))
 
-    @property
+    @cached_property
     def details(self) -> dict[str, Any]:
         """What else changes a vector: the file, prompts, truncation, normalisation."""
-        return file_details(self._digest, self._prompts, self._sequence, self.normalize, self.truncate_dim)
+        return file_details(
+            *(self._path, self._folder, self.tokenizer, self._prompts),
+            *(self._sequence, self.normalize, self.truncate_dim),
+        )
+
+    @cached_property
+    def cached(self) -> bool:
+        """Whether databases keep the vectors: if they depend on nothing but the text."""
+        return not scales_by_batch(self._path)
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimensions)."""
@@ -104,14 +115,19 @@ class FastEmbedEmbedder:
         truncation = self._truncating.truncation or {"max_length": 512}
         return int(truncation["max_length"]) - int(self._truncating.num_special_tokens_to_add(False))
 
-    @cached_property
-    def _digest(self) -> str:
+    @property
+    def _path(self) -> Path:
         inner = self._model.model
-        return file_digest(Path(inner._model_dir) / inner.model_description.model_file)
+        return Path(inner._model_dir, inner.model_description.model_file)
+
+    @cached_property
+    def _folder(self) -> ModelFolder | None:
+        """The folder that was given; FastEmbed's own models have theirs, which says nothing of pooling."""
+        return ModelFolder(Path(self.source)) if os.path.isdir(self.source) else None
 
     @cached_property
     def _prompts(self) -> prompts.Prompts:
-        own = ModelFolder(Path(self.source)).prompts if Path(self.source).is_dir() else {}
+        own = {} if self._folder is None else self._folder.prompts
         return prompts.effective(self.source, own, *self._given_prompts)
 
     @cached_property
@@ -120,14 +136,13 @@ class FastEmbedEmbedder:
             from fastembed import TextEmbedding
         except ImportError as error:
             raise MissingDependency("fastembed", "fastembed") from error
-        folder = Path(self.source)
         try:
-            if folder.is_dir():
-                return TextEmbedding(self._registered(ModelFolder(folder)), specific_model_path=str(folder))
+            if self._folder is not None:
+                return TextEmbedding(self._registered(self._folder), specific_model_path=self.source)
             return TextEmbedding(self.source)
         except (OSError, ValueError) as error:
             raise EmbeddingError(
-                f"FastEmbed cannot load {self.source}: {str(error).splitlines()[0]} Give the path of a folder with an "
+                f"FastEmbed cannot load {self.source}: {first_line(error)} Give the path of a folder with an "
                 "ONNX file, or a name that TextEmbedding.list_supported_models() has while the hub can be reached"
             ) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pgvec_toolkit.embed.model import local_path
 from pgvec_toolkit.embed.prompts import Prompts
-from pgvec_toolkit.embed.tokens import unbounded
-from pgvec_toolkit.errors import EmbeddingError, MissingDependency
+from pgvec_toolkit.embed.tokens import tokenizer_digest, unbounded
+from pgvec_toolkit.errors import EmbeddingError, MissingDependency, first_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -22,6 +23,9 @@ _SAMPLES, _SAMPLE = 64, 1 << 16
 _LONGEST = 512  # tokens, of a model that does not say
 _UNKNOWN = 1 << 30  # transformers writes more than that for a model without a limit
 _MODES = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
+
+
+DATA = "?data*"  # of the files beside a large one: model.onnx_data, model.onnx.data
 
 
 class ModelFolder:
@@ -51,7 +55,7 @@ class ModelFolder:
             return cls(Path(snapshot_download(source, revision=revision, allow_patterns=["*.json", *files])))
         except (OSError, ValueError) as error:
             raise EmbeddingError(
-                f"cannot load model {source}: {str(error).splitlines()[0]}. Give the path of a folder that holds it, "
+                f"cannot load model {source}: {first_line(error)}. Give the path of a folder that holds it, "
                 "or a name that the model hub knows while it can be reached"
             ) from error
 
@@ -147,11 +151,20 @@ class ModelFolder:
 
 
 def file_details(
-    digest: str, prompts: Prompts, sequence: int, normalize: bool, truncate_dim: int | None
+    path: Path,
+    folder: ModelFolder | None,
+    tokenizer: Tokenizer,
+    prompts: Prompts,
+    sequence: int,
+    normalize: bool,
+    truncate_dim: int | None,
 ) -> dict[str, Any]:
     """Return what changes a vector of an embedder that runs a file, beside its name."""
+    said = {} if folder is None else {"pooling": folder.pooling, "lower_case": folder.lower_case}
     return {
-        "weights": digest,
+        "weights": file_digest(path),
+        "tokenizer": tokenizer_digest(tokenizer),
+        **{name: value for name, value in said.items() if value},
         "prompts": dict(prompts._asdict()),
         "max_tokens": sequence,
         "normalized": normalize,
@@ -162,7 +175,7 @@ def file_details(
 def file_digest(path: Path) -> str:
     """Return a hash of a file's length and of samples all over it: training changes them all; data files included."""
     digest = hashlib.sha256()
-    for each in (path, *sorted(path.parent.glob(f"{path.name}_data*")), path.with_suffix(".bin")):
+    for each in (path, *sorted(path.parent.glob(f"{path.name}{DATA}")), path.with_suffix(".bin")):
         if not each.is_file():
             continue
         size = each.stat().st_size
@@ -172,3 +185,9 @@ def file_digest(path: Path) -> str:
                 file.seek(max(0, size - _SAMPLE) * sample // (_SAMPLES - 1))
                 digest.update(file.read(_SAMPLE))
     return digest.hexdigest()
+
+
+def scales_by_batch(path: Path) -> bool:
+    """Tell whether a file is quantised dynamically: it scales by the largest number of a batch, all texts alike."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(b"DynamicQuantize") >= 0  # how names of such operators begin

@@ -12,7 +12,8 @@ class FunctionEmbedder:
     """A function from texts to vectors; no name loads it again, so hand it over whenever you open the collection.
 
     Args:
-        function: from a list of texts to an array of shape (n, dimensions), or to a list of vectors.
+        function: from a list of texts to an array of shape (n, dimensions), or to a list of vectors; called by one
+            thread at a time, which need not be yours.
         name: by which it is known; give another one to another function, and to one that changed.
         dimensions: of the vectors.
         query_function: from a text to its vector, if queries are embedded in another way.

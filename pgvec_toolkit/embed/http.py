@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 API_KEY = "PGVEC_EMBED_API_KEY"  # of services other than OpenAI's own
-_OPENAI, _OLLAMA = "https://api.openai.com/v1", "http://localhost:11434/v1"
+KEY_GOES_TO = "PGVEC_EMBED_URL"  # where this key may go, if it is a database that says where the service is
+_OPENAI = "https://api.openai.com/v1"
+_OLLAMA_PORT = 11434
 _REFUSING = (400, 413, 422)  # statuses that may be about a text
 _HARMLESS = "a"
 _BYTES_A_TOKEN = 3  # fewer than there are, so that no request is too large
@@ -53,6 +56,8 @@ class HttpEmbedder:
         service: whose it is, which says where it is and what the environment has for it: "openai" (OPENAI_BASE_URL,
             OPENAI_API_KEY) or "ollama" (OLLAMA_HOST).
         base_url: of another service, as http://localhost:8000/v1. It gets no key but that of PGVEC_EMBED_API_KEY.
+        url_from_database: whether the base_url is what a database says, not the caller: then it gets that key only if
+            PGVEC_EMBED_URL names the same host.
         api_key: instead of the environment's; it is never stored.
         dimensions: that the service is asked for; None: as the model has them.
         normalize: whether to make vectors of length 1.
@@ -65,8 +70,10 @@ class HttpEmbedder:
         tokens_per_minute: likewise.
         parallel: requests at once; None: 4 to OpenAI, else 1.
         price: of a million tokens; `usage` then says the cost.
-        timeout: seconds that a request may take.
+        timeout: seconds that may pass without a byte of the answer.
         attempts: how often it is tried.
+        cache: whether databases keep the vectors. What is embedded once is not paid for again, for as long as the
+            service has the same model under this name.
         max_tokens: how long chunks may be; None: of OpenAI's models, their limit.
         tokenizer: name on the hub, or path of a tokenizer.json, by which chunks and requests are measured.
         length: of the vectors, if it is known; else the service is asked.
@@ -80,6 +87,7 @@ class HttpEmbedder:
         *,
         service: Literal["openai", "ollama"] = "openai",
         base_url: str | None = None,
+        url_from_database: bool = False,
         api_key: str | None = None,
         dimensions: int | None = None,
         normalize: bool = True,
@@ -94,6 +102,7 @@ class HttpEmbedder:
         price: float | None = None,
         timeout: float = 60,
         attempts: int = 5,
+        cache: bool = True,
         max_tokens: int | None = None,
         tokenizer: str | None = None,
         length: int | None = None,
@@ -106,7 +115,10 @@ class HttpEmbedder:
         self.service = service
         self.url, self._variable = _address(service, base_url)
         official = self._variable == "OPENAI_API_KEY"
-        self._api_key = api_key or os.environ.get(self._variable)
+        self.address = remote.shown(self.url)  # for errors
+        self._may_have_key = not url_from_database or self._variable != API_KEY or _is_named(self.url)
+        self._api_key = remote.key_of(api_key, self._variable) if api_key or self._may_have_key else None
+        self.cached = cache
         self.normalize = normalize
         self.timeout = timeout
         self.attempts = attempts
@@ -114,6 +126,7 @@ class HttpEmbedder:
         self.prompts = prompts.effective(model, {}, query_prompt, document_prompt)
         self.max_tokens = max_tokens or (8191 if official and model.startswith("text-embedding-") else None)
         self.name = spec_of(f"{service}:", model, {"dimensions": dimensions, "normalize": None if normalize else False})
+        self._who = f"embedder {self.name} at {self.address}"
         self._asked_dimensions = dimensions
         self._length = dimensions or length
         self._encoding = encoding or ("base64" if official else "float")
@@ -151,7 +164,7 @@ class HttpEmbedder:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
-            raise MissingDependency("tokenizers", "onnx") from error
+            raise MissingDependency("tokenizers", "http") from error
         file = os.path.isfile(self._tokenizer)
         try:
             found = (Tokenizer.from_file if file else Tokenizer.from_pretrained)(self._tokenizer)
@@ -247,7 +260,7 @@ class HttpEmbedder:
             self._request([_HARMLESS])
         except _Refused as error:
             raise EmbeddingError(
-                f"embedder {self.name} refuses any text: {error}. Check the model and the options that {self.url} takes"
+                f"{self._who} refuses any text: {error}. Check the model and the options that it takes"
             ) from refused
 
     # -- requests ----------------------------------------------------------------------------------
@@ -260,8 +273,18 @@ class HttpEmbedder:
         try:
             response = remote.repeated(lambda: self._attempt(body, tokens), self.attempts, sleep=self._sleep)
         except Busy as error:
-            raise EmbedderUnavailable(f"embedder {self.name} at {self.url} {self._advice(error)}") from error
+            if error.status == 500 and texts != [_HARMLESS] and self._answers():
+                raise _Refused(f"500: {_short(error.body)}") from error
+            raise EmbedderUnavailable(f"{self._who} {self._advice(error)}") from error
         return self._read(self._checked(response), len(texts), tokens)
+
+    def _answers(self) -> bool:
+        """Tell whether the service answers at all: then 500 is what some servers say of a text that is too long."""
+        try:
+            self._request([_HARMLESS])
+        except (_Refused, EmbeddingError):
+            return False
+        return True
 
     def _attempt(self, body: dict[str, Any], tokens: int) -> httpx.Response:
         self._limiter.wait(tokens)
@@ -272,38 +295,39 @@ class HttpEmbedder:
         except Busy as error:
             if "insufficient_quota" in error.body:  # is said with 429, and no waiting helps
                 raise EmbedderUnavailable(
-                    f"embedder {self.name} at {self.url} says that the account has no money left: {error.body[:SHOWN]}"
+                    f"{self._who} says that the account has no money left: {error.body[:SHOWN]}"
                 ) from error
             raise
 
     def _advice(self, error: Busy) -> str:
-        if not error.given_up:
+        if error.attempts < self.attempts and error.wait:
             return f"{error}, and asks to wait {error.wait:g} s: try again then"
-        tried = f"{error}, {self.attempts} times"
+        tried = f"{error}, {error.attempts} times"
         if "reached" in str(error):
             return f"{tried}: is the server up, and is that its address?"
-        if "429" in str(error):
+        if error.status == 429:
             return f"{tried}: set requests_per_minute and tokens_per_minute to what it grants"
         return f"{tried}: try again later"
 
     def _checked(self, response: httpx.Response) -> Any:
-        status, said = response.status_code, " ".join(response.text[:SHOWN].split())
+        status, said = response.status_code, _short(response.text)
         if status in _REFUSING:
             raise _Refused(f"{status}: {said}")
         if status in (401, 403):
             key = "refuses the key in" if self._api_key else "wants a key: set"
-            raise EmbeddingError(f"embedder {self.name} at {self.url} {key} {self._variable} ({status}: {said})")
+            also = "" if self._may_have_key else f", and {KEY_GOES_TO}={self.address}, for a database says where it is"
+            raise EmbeddingError(f"{self._who} {key} {self._variable}{also} ({status}: {said})")
         if status == 404:
             raise EmbeddingError(
-                f"embedder {self.name}: there is no {self.url}/embeddings, or no model {self.model} there "
+                f"embedder {self.name}: there is no {self.address}/embeddings, or no model {self.model} there "
                 f"({status}: {said}). A base_url mostly ends with /v1; of Ollama, first: ollama pull {self.model}"
             )
         if not response.is_success:
-            raise EmbeddingError(f"embedder {self.name} at {self.url} answered {status}: {said}")
+            raise EmbeddingError(f"{self._who} answered {status}: {said}")
         try:
             return response.json()
         except ValueError as error:
-            raise EmbeddingError(f"embedder {self.name} at {self.url} answered no JSON: {said}") from error
+            raise EmbeddingError(f"{self._who} answered no JSON: {said}") from error
 
     def _read(self, answer: Any, count: int, estimated: int) -> list[NDArray[np.float32]]:
         try:
@@ -312,8 +336,7 @@ class HttpEmbedder:
                 raise ValueError(f"indexes {sorted(found)} for {count} texts")
         except (KeyError, TypeError, ValueError) as error:
             raise EmbeddingError(
-                f"embedder {self.name} at {self.url} answered something else than embeddings ({error}): "
-                f"{str(answer)[:SHOWN]}"
+                f"{self._who} answered something else than embeddings ({error}): {str(answer)[:SHOWN]}"
             ) from error
         usage = answer.get("usage") or {}
         tokens = int(usage.get("total_tokens") or usage.get("prompt_tokens") or estimated)
@@ -328,17 +351,18 @@ class HttpEmbedder:
         return remote.client_of(self, self._api_key)
 
 
-_DEFAULTS = {"max_request_tokens": 100_000, "timeout": 60, "attempts": 5}
+_DEFAULTS = {"max_request_tokens": 100_000, "timeout": 60, "attempts": 5, "cache": True}
 _STORED = (
     *("base_url", "encoding", "max_inputs", "max_request_tokens", "requests_per_minute", "tokens_per_minute"),
-    *("parallel", "price", "timeout", "attempts", "max_tokens", "tokenizer"),
+    *("parallel", "price", "timeout", "attempts", "cache", "max_tokens", "tokenizer"),
 )
 
 
-def only_model(url: str) -> str:
+def only_model(url: str, url_from_database: bool = False) -> str:
     """Return the name of the one model that a service has."""
     address, variable = _address("openai", url)
-    client = remote.client_of(only_model, os.environ.get(variable))
+    key = None if url_from_database and not _is_named(address) else remote.key_of(None, variable)
+    client = remote.client_of(only_model, key)
     try:
         with client:
             listed = client.get(f"{address}/models", timeout=10)
@@ -347,6 +371,8 @@ def only_model(url: str) -> str:
         raise EmbedderUnavailable(
             f"{address} does not say which models it has ({error}): name one, ?model=…"
         ) from error
+    if listed.status_code in (401, 403):
+        raise ConfigurationError(f"{address} wants a key: set {variable}; or name a model, ?model=…")
     if len(names) != 1:
         raise ConfigurationError(
             f"{address} has the models {', '.join(names) or '(it does not say)'}: name one, ?model=…"
@@ -362,16 +388,37 @@ def _address(service: str, base_url: str | None) -> tuple[str, str]:
     if service not in ("openai", "ollama"):
         raise ConfigurationError(f"there is no service {service!r}: use openai, with a base_url for all others")
     if base_url is not None:
-        if remote.shown(base_url) != base_url:
+        if remote.shown(remote.checked_url(base_url, "the base_url")) != base_url:
             raise ConfigurationError(f"the base_url is stored, so it holds no password or key: set {API_KEY}")
         url = base_url.rstrip("/").removesuffix("/embeddings")
         return url, "OPENAI_API_KEY" if url == _OPENAI else API_KEY
     if service == "openai":
-        return os.environ.get("OPENAI_BASE_URL", _OPENAI).rstrip("/"), "OPENAI_API_KEY"
-    host = os.environ.get("OLLAMA_HOST", "")
-    if not host:
-        return _OLLAMA, API_KEY
-    return f"{host if '://' in host else f'http://{host}'}".rstrip("/").removesuffix("/v1") + "/v1", API_KEY
+        url = os.environ.get("OPENAI_BASE_URL") or _OPENAI
+        return remote.checked_url(url, "OPENAI_BASE_URL").rstrip("/"), "OPENAI_API_KEY"
+    url = _ollama(os.environ.get("OLLAMA_HOST") or "localhost")
+    return url.rstrip("/").removesuffix("/v1") + "/v1", API_KEY
+
+
+def _ollama(host: str) -> str:
+    """Return the URL of what Ollama calls its host: a URL, or a host that may have a port."""
+    if "://" in host:
+        return remote.checked_url(host, "OLLAMA_HOST")
+    url = urlsplit(remote.checked_url(f"http://{host}", "OLLAMA_HOST"))
+    return url.geturl() if url.port else url._replace(netloc=f"{url.netloc}:{_OLLAMA_PORT}").geturl()
+
+
+def _is_named(url: str) -> bool:
+    """Return whether the environment names a service, as one that the key is for."""
+    named = os.environ.get(KEY_GOES_TO)
+    if not named:
+        return False
+    ours = urlsplit(remote.checked_url(named, KEY_GOES_TO))
+    asked = urlsplit(url)
+    return (ours.scheme, ours.netloc) == (asked.scheme, asked.netloc)
+
+
+def _short(answer: str) -> str:
+    return " ".join(answer[:SHOWN].split())
 
 
 def _vector(embedding: Any) -> NDArray[np.float32]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from pgvec_toolkit.embed.base import Embedder
@@ -46,7 +46,8 @@ def load(spec: str, details: Mapping[str, Any] | None = None, *, trust: bool | N
             database says is no reason to run code.
     """
     kind = kind_of_spec(spec)
-    source, _, query = spec.removeprefix(kind.prefix).partition("?") if not Path(spec).exists() else (spec, "", "")
+    whole = os.path.exists(spec)  # a folder may have a "?" in its name
+    source, _, query = (spec, "", "") if whole else spec.removeprefix(kind.prefix).partition("?")
     if not source:
         raise ConfigurationError(f"embedder {spec!r} names nothing: write it as {kind.example}")
     options: Options = parse_options(query, kind.options, spec)
@@ -58,7 +59,11 @@ def load(spec: str, details: Mapping[str, Any] | None = None, *, trust: bool | N
     prompts = known.get("prompts")
     if isinstance(prompts, dict) and "query_prompt" in kind.options:
         stored |= {f"{side}_prompt": prompts[side] for side in ("query", "document") if side in prompts}
-    return kind.build(source, {**stored, **options}, details)
+    given = {**stored, **options}
+    if kind.extra == "http":
+        by_caller = details is None or bool(trust)
+        given["url_from_database"] = not by_caller or "base_url" in stored.keys() - options.keys()
+    return kind.build(source, given, details)
 
 
 def kind_of_spec(spec: str) -> Kind:
@@ -67,7 +72,7 @@ def kind_of_spec(spec: str) -> Kind:
     if kind is not None:
         return kind
     head, colon, _ = spec.partition("?")[0].partition(":")
-    if colon and head.isalpha() and len(head) > 1 and not Path(spec).exists():
+    if colon and head.isalpha() and len(head) > 1 and not os.path.exists(spec):
         known = ", ".join(kind.prefix for kind in KINDS if kind.prefix)
         raise ConfigurationError(f"there is no kind {head!r} of embedders: specs begin with {known}, or a model's name")
     return next(kind for kind in KINDS if not kind.prefix)
@@ -142,7 +147,8 @@ def _url(scheme: str) -> Callable[[str, Options, Mapping[str, Any] | None], Embe
 
         given = dict(options)
         url = f"{scheme}{source}"
-        return HttpEmbedder(given.pop("model", None) or only_model(url), base_url=url, **given)
+        model = given.pop("model", None) or only_model(url, given["url_from_database"])
+        return HttpEmbedder(model, base_url=url, **given)
 
     return build
 
@@ -180,6 +186,7 @@ _SERVICE: Mapping[str, Reader] = {
     "price": number,
     "timeout": number,
     "attempts": count,
+    "cache": flag,
     "max_tokens": count,
     "tokenizer": str,
     "length": count,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pgvec_toolkit.embed.batching import in_torch_threads, token_batches
-from pgvec_toolkit.embed.tokens import room, unbounded
-from pgvec_toolkit.errors import EmbeddingError, MissingDependency, PgvecError
+from pgvec_toolkit.embed.spec import located
+from pgvec_toolkit.embed.tokens import room, tokenizer_digest, unbounded
+from pgvec_toolkit.errors import EmbeddingError, MissingDependency, PgvecError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -25,6 +27,13 @@ TRUST = "PGVEC_TRUST_REMOTE_CODE"  # environment variable: whether models may br
 _CONFIGURATION = "config_sentence_transformers.json"
 # Tokens of a batch on a CPU: more of them no longer fit into its caches, between one layer and the next.
 _TOKENS_ON_CPU = 1024
+_LONGEST = 512  # tokens, of a model that does not say, or reads any number
+_SAMPLES = 256  # of a tensor
+# Options of modules that change vectors.
+_TOLD = (
+    *("pooling_mode", "include_prompt", "do_lower_case", "pooling_strategy", "activation_function", "k"),
+    *("use_residual", "query_length", "document_length", "query_expansion"),
+)
 _COUNTED_AT_ONCE = 256  # texts: what a tokenizer returns takes memory
 _T = TypeVar("_T")
 
@@ -67,16 +76,24 @@ class Model:
         """The model's tokenizer, without truncation or padding: chunks are measured by it."""
         from tokenizers import Tokenizer
 
-        return unbounded(Tokenizer.from_str(self._model.tokenizer.backend_tokenizer.to_str()))
+        own = self._model.tokenizer
+        return unbounded(Tokenizer.from_str(getattr(own, "backend_tokenizer", own).to_str()))
 
     @property
     def details(self) -> dict[str, Any]:
-        """What else changes a vector: weights, prompts, truncation."""
-        return {"weights": self._weights_digest, "prompts": dict(self._model.prompts), "max_tokens": self._sequence}
+        """What else changes a vector: weights, tokenizer, modules, prompts, truncation."""
+        return {
+            "weights": self._weights_digest,
+            **({} if self._tokenizer_digest is None else {"tokenizer": self._tokenizer_digest}),
+            "modules": [_described(module) for module in self._model],
+            "prompts": dict(self._model.prompts),
+            "max_tokens": self._sequence,
+        }
 
     @property
     def _sequence(self) -> int:
-        return int(self._model.max_seq_length or 512) - 2
+        most = self._model.max_seq_length
+        return int(most if most and most < math.inf else _LONGEST) - 2
 
     def _in_batches(self, embed: Callable[[list[str]], Iterable[_T]], texts: Sequence[str]) -> list[_T]:
         """Return what embed() makes of each text; it is given texts of about the same length, in threads on a CPU."""
@@ -107,11 +124,17 @@ class Model:
         return lengths
 
     @cached_property
+    def _tokenizer_digest(self) -> str | None:
+        tokenizer: Tokenizer | None = getattr(self, "tokenizer", None)
+        return None if tokenizer is None else tokenizer_digest(tokenizer)
+
+    @cached_property
     def _weights_digest(self) -> str:
-        """Hash of the first values of every tensor: training changes them all, and reading all of them takes long."""
+        """Hash of values all over each tensor: training changes them all, and reading all of them takes long."""
         digest = hashlib.sha256()
         for name, tensor in self._model.state_dict().items():
-            values = tensor.flatten()[:64].float().cpu().numpy()
+            flat = tensor.flatten()
+            values = flat[:: max(1, len(flat) // _SAMPLES)].float().cpu().numpy()
             digest.update(f"{name}{tuple(tensor.shape)}".encode() + values.tobytes())
         return digest.hexdigest()
 
@@ -152,14 +175,22 @@ def loaded(kind: str, source: str, failure: type[PgvecError], **options: Any) ->
                 f"open it with {source}?trust_remote_code=true, or set {TRUST}=1"
             ) from error
         raise failure(
-            f"cannot load model {source}: {str(error).splitlines()[0]}. "
+            f"cannot load model {source}: {first_line(error)}. "
             "Give the path of a folder that holds it, or a name that the model hub knows while it can be reached"
         ) from error
 
 
+def _described(module: Any) -> str:
+    """Return what a module does to vectors beside its weights; not by all options, which versions add."""
+    config = {**vars(module), **(module.get_config_dict() if hasattr(module, "get_config_dict") else {})}
+    told = (f"{name}={config[name]}" for name in _TOLD if config.get(name) not in (None, False))
+    return " ".join([type(module).__name__, *told])
+
+
 def full_name(name: str) -> str:
-    """Return a model's name with its organisation, or its path."""
-    return name if "/" in name or Path(name).exists() else f"sentence-transformers/{name}"
+    """Return a model's name with its organisation, or its absolute path."""
+    found = located(name)
+    return found if "/" in found else f"sentence-transformers/{name}"
 
 
 def kind_of(source: str) -> str | None:

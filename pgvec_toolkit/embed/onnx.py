@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from pgvec_toolkit.embed import prompts
-from pgvec_toolkit.embed.folder import ModelFolder, file_details, file_digest
+from pgvec_toolkit.embed.folder import DATA, ModelFolder, file_details, scales_by_batch
 from pgvec_toolkit.embed.model import full_name
 from pgvec_toolkit.embed.shaping import shaped
 from pgvec_toolkit.embed.spec import spec_of
 from pgvec_toolkit.embed.tokens import room
-from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, MissingDependency
+from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, MissingDependency, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,10 +107,18 @@ class OnnxEmbedder:
         """The model's tokenizer, without truncation or padding: chunks are measured by it."""
         return self._folder.tokenizer()
 
-    @property
+    @cached_property
     def details(self) -> dict[str, Any]:
         """What else changes a vector: the file, prompts, truncation, normalisation."""
-        return file_details(self._digest, self._prompts, self._sequence, self.normalize, self.truncate_dim)
+        return file_details(
+            *(self._path, self._folder, self.tokenizer, self._prompts),
+            *(self._sequence, self.normalize, self.truncate_dim),
+        )
+
+    @cached_property
+    def cached(self) -> bool:
+        """Whether databases keep the vectors: if they depend on nothing but the text."""
+        return not scales_by_batch(self._path)
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimensions); texts of like length go through the model together."""
@@ -122,7 +130,8 @@ class OnnxEmbedder:
 
     @cached_property
     def _folder(self) -> ModelFolder:
-        wanted = [self.file, f"{self.file}_data*"] if self.file else [*_USUAL, *(f"{each}_data*" for each in _USUAL)]
+        files = [self.file] if self.file else _USUAL
+        wanted = [*files, *(f"{each}{DATA}" for each in files)]
         folder = ModelFolder.find(
             self.source, [*wanted, "*.bin"] if (self.file or "").endswith(".xml") else wanted, self.revision
         )
@@ -131,10 +140,6 @@ class OnnxEmbedder:
     @cached_property
     def _path(self) -> Path:
         return self._folder.file(self.file, _USUAL, ".onnx")
-
-    @cached_property
-    def _digest(self) -> str:
-        return file_digest(self._path)
 
     @cached_property
     def _prompts(self) -> prompts.Prompts:
@@ -234,7 +239,7 @@ class _OnnxRuntime:
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # onnxruntime's are of many classes
-            raise EmbeddingError(f"onnxruntime cannot load {path}: {str(error).splitlines()[0]}") from error
+            raise EmbeddingError(f"onnxruntime cannot load {path}: {first_line(error)}") from error
         self.inputs = [each.name for each in self._session.get_inputs()]
         self.outputs = [each.name for each in self._session.get_outputs()]
 

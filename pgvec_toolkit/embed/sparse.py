@@ -10,6 +10,7 @@ from pgvector import SparseVector
 
 from pgvec_toolkit.embed.base import Pruned
 from pgvec_toolkit.embed.model import Model
+from pgvec_toolkit.embed.spec import located
 from pgvec_toolkit.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class SparseEncoderEmbedder(Model):
     def __init__(self, name: str, *, most: int = _MOST_INDEXED, batch_size: int = 32) -> None:
         if not 1 <= most <= _MOST_INDEXED:
             raise ConfigurationError(f"most must be from 1 to {_MOST_INDEXED:,}, which an index holds, not {most}")
-        source = name.removeprefix(PREFIX)
+        source = located(name.removeprefix(PREFIX))
         super().__init__(PREFIX + source, source, batch_size)
         self.most = most
         self.pruned = Pruned()

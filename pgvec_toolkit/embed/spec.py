@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -15,6 +16,11 @@ def spec_of(prefix: str, source: str, options: Mapping[str, Any]) -> str:
     """Return the spec of an embedder; options that are None are left out."""
     given = {name: _written(value) for name, value in sorted(options.items()) if value is not None}
     return f"{prefix}{source}" + (f"?{urlencode(given, safe='/:', quote_via=quote)}" if given else "")
+
+
+def located(name: str) -> str:
+    """Return the absolute path of a folder, which other processes find as well; the name of what is none."""
+    return os.path.abspath(name) if os.path.exists(name) else name
 
 
 def parse_options(text: str, known: Mapping[str, Reader], spec: str) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pgvec_toolkit.embed.shaping import shaped
-from pgvec_toolkit.embed.spec import spec_of
-from pgvec_toolkit.embed.tokens import unbounded
-from pgvec_toolkit.errors import EmbeddingError, MissingDependency
+from pgvec_toolkit.embed.spec import located, spec_of
+from pgvec_toolkit.embed.tokens import tokenizer_digest, unbounded
+from pgvec_toolkit.errors import EmbeddingError, MissingDependency, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,9 +34,10 @@ class StaticEmbedder:
     """
 
     max_tokens = _CHUNK
+    cached = True
 
     def __init__(self, name: str, *, truncate_dim: int | None = None, normalize: bool = True) -> None:
-        self.source = name.removeprefix(PREFIX)
+        self.source = located(name.removeprefix(PREFIX))
         self.truncate_dim = truncate_dim
         self.normalize = normalize
         changes = {"truncate_dim": truncate_dim, "normalize": None if normalize else False}
@@ -61,7 +62,8 @@ class StaticEmbedder:
         for further in (self._model.weights, self._model.token_mapping):
             digest.update(b"" if further is None else np.ascontiguousarray(further).tobytes())
         cut = {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
-        return {"weights": digest.hexdigest(), "normalized": self.normalize, **cut}
+        tokenizer = tokenizer_digest(self.tokenizer)
+        return {"weights": digest.hexdigest(), "tokenizer": tokenizer, "normalized": self.normalize, **cut}
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimensions)."""
@@ -85,6 +87,6 @@ class StaticEmbedder:
         except Exception as error:  # model2vec lets through whatever hub and files raise
             hub = "" if Path(self.source).exists() else ", or a name that the model hub knows while it can be reached"
             raise EmbeddingError(
-                f"cannot load model2vec {self.source}: {str(error).splitlines()[0] if str(error) else error!r}. Give "
+                f"cannot load model2vec {self.source}: {first_line(error)}. Give "
                 f"the path of a folder that model2vec saved{hub}"
             ) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 import psycopg
@@ -41,9 +41,11 @@ def bisected(
     items: Sequence[_Item],
     act: Callable[[Sequence[_Item]], None],
     is_at_fault: Callable[[Exception, Sequence[_Item]], bool],
+    suspects: Callable[[Exception, Sequence[_Item]], Collection[int]] | None = None,
 ) -> list[tuple[_Item, Exception]]:
-    """Act on all items at once; if that fails, on halves: until it is known which of them are at fault, and why.
+    """Act on all items at once; if that fails, on fewer: until it is known which of them are at fault, and why.
 
+    Those whose positions an error names are acted on one by one, apart from all others; if it names none, each half.
     An error of which none of them is at fault is raised.
     """
     try:
@@ -53,8 +55,15 @@ def bisected(
             raise
         if len(items) == 1:
             return [(items[0], error)]
-        middle = len(items) // 2
-        return bisected(items[:middle], act, is_at_fault) + bisected(items[middle:], act, is_at_fault)
+        named = suspects(error, items) if suspects else ()
+        if not named:
+            middle = len(items) // 2
+            halves = (items[:middle], items[middle:])
+            return [each for half in halves for each in bisected(half, act, is_at_fault, suspects)]
+        alone = [each for at in named for each in bisected([items[at]], act, is_at_fault)]
+        rest = [item for at, item in enumerate(items) if at not in named]
+        # An error that named others than were at fault is not asked again.
+        return alone + bisected(rest, act, is_at_fault, suspects if len(alone) == len(named) else None)
     return []
 
 

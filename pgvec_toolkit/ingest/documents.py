@@ -28,6 +28,7 @@ from pgvec_toolkit.errors import (
     EmbedderUnavailable,
     MissingDependency,
     PgvecError,
+    RejectedText,
 )
 from pgvec_toolkit.ingest import binary, blame, ledger, load
 from pgvec_toolkit.ingest.batch import Batch, identifier, settle
@@ -179,7 +180,7 @@ class Ingestion:
             return not self.strict and blame.is_texts_fault(error, self.embedder, len(pieces) == 1)
 
         pieces = [piece for work in works for piece in work.pieces]
-        failed = blame.bisected(pieces, partial(self._embed, cache=cache, counts=counts), is_at_fault)
+        failed = blame.bisected(pieces, partial(self._embed, cache=cache, counts=counts), is_at_fault, _refused)
         at_fault = {id(piece): error for piece, error in failed}
         for work in works:
             self._drop(work, "embed", [(piece, at_fault[id(piece)]) for piece in work.pieces if id(piece) in at_fault])
@@ -349,6 +350,14 @@ def _joined(pieces: Sequence[Piece]) -> Batch:
         np.concatenate([batch.vectors for batch in batches if batch.vectors is not None]),
         encoded,
     )
+
+
+def _refused(error: Exception, pieces: Sequence[Piece]) -> list[int]:
+    """Return the positions of the pieces with texts that an embedder has refused."""
+    if not isinstance(error, RejectedText):
+        return []
+    of_text = [at for at, piece in enumerate(pieces) for _ in piece.texts]
+    return sorted({of_text[position] for position in error.positions})
 
 
 def _notes(pieces: Sequence[Piece]) -> list[str]:

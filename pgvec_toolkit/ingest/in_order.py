@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Event
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
     from typing import Self
 
 _PATIENCE = 0.25  # seconds until a batch that waits for its turn asks whether it is in the way
+_CANCEL_AGAIN = 0.5  # seconds: what was between two statements was not cancelled, and may wait in the next one
 # Those for room in a file are given back at once.
 _WAITS = (
     "SELECT EXISTS (SELECT FROM pg_catalog.pg_locks WHERE pid = ANY (%s) AND NOT granted"
     " AND locktype NOT IN ('extend', 'page'))"
 )
-Turn = Callable[[], None]
 
 
 class _GaveWay(Exception):
@@ -44,16 +45,17 @@ class _GaveWay(Exception):
 
 
 class _Abandoned(Exception):
-    """The transaction is undone, for an earlier one has failed."""
+    """The batch is not written, or its transaction undone: an earlier one has failed, or the load was interrupted."""
 
 
 def connections_for(pool: Pool, wanted: int | None) -> int:
     """Return how many connections to write on: as many as wanted, or what is fastest without being asked.
 
-    The server has one process a connection, which is busy for most of a load; the client feeds two easily.
+    The server has one process a connection, which is busy for most of a load; the client feeds two easily. One of the
+    pool is left for the iterator of the records, which may read from the same database.
     """
     if wanted is None:
-        return min(2, os.cpu_count() or 1, pool.most)
+        return min(2, os.cpu_count() or 1, max(1, pool.most - 1))
     if not 1 <= wanted <= pool.most:
         raise ConfigurationError(
             f"connections is {wanted}: it must be from 1 to {pool.most}, the size of the pool (connect(max_size=…))"
@@ -62,14 +64,31 @@ def connections_for(pool: Pool, wanted: int | None) -> int:
 
 
 @dataclass(eq=False)
-class _Job:
-    """A batch that is being written."""
+class Job:
+    """A batch that is being written.
+
+    Attributes:
+        batch: as it was submitted.
+        connection: on which it is written.
+        prepared: what `write` makes of it first; kept, should it be written a second time.
+        ids: of its rows.
+        earlier: those that are to be committed before.
+        abandoned: whether nothing more is to be written.
+        future: what came of it.
+    """
 
     batch: Batch
-    ids: frozenset[str]
     connection: Connection
-    earlier: tuple[_Job, ...]
-    future: Future[Written]
+    ids: frozenset[str]
+    earlier: tuple[Job, ...]
+    abandoned: Event
+    future: Future[Written] = field(default_factory=Future)
+    prepared: Sequence[Batch] | None = None
+
+    def check(self) -> None:
+        """End here if it is not to be written any more; to be called where much time has passed, or is about to."""
+        if self.abandoned.is_set():
+            raise _Abandoned
 
     def take_turn(self) -> None:
         """Wait until all earlier batches are committed; to be called in a transaction, last of all."""
@@ -84,6 +103,7 @@ class _Job:
         self._is_next(None)
 
     def _is_next(self, timeout: float | None) -> bool:
+        self.check()
         if not self.earlier:
             return True
         before = self.earlier[-1].future
@@ -101,8 +121,7 @@ class InOrder:
     Args:
         pool: where connections are borrowed, one for each batch that is being written, and kept to the end.
         connections: how many batches are written at once.
-        write: writes a batch in one transaction, on the given connection, at the end of which it calls the given
-            function and commits.
+        write: writes a batch in one transaction, at the end of which it has the job take its turn, and commits.
         written: is called with each batch and what came of it, when it is committed, in their order.
     """
 
@@ -110,14 +129,15 @@ class InOrder:
         self,
         pool: Pool,
         connections: int,
-        write: Callable[[Connection, Batch, Turn], Written],
+        write: Callable[[Job], Written],
         written: Callable[[Batch, Written], None],
     ) -> None:
         self._pool = pool
         self._most = connections
         self._write = write
         self._written = written
-        self._jobs: deque[_Job] = deque()
+        self._jobs: deque[Job] = deque()
+        self._abandoned = Event()
         self._idle: list[Connection] = []
         self._borrowed = ExitStack()
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="pgvec-write")
@@ -149,17 +169,17 @@ class InOrder:
         while any(not ids.isdisjoint(job.ids) for job in self._jobs):
             self._finish(len(self._jobs) - 1)
         connection = self._idle.pop() if self._idle else self._borrowed.enter_context(self._pool.connection())
-        job = _Job(batch, ids, connection, tuple(self._jobs), Future())
+        job = Job(batch, connection, ids, tuple(self._jobs), self._abandoned)
         self._jobs.append(job)
         self._threads.submit(self._run, job)
 
-    def _run(self, job: _Job) -> None:
+    def _run(self, job: Job) -> None:
         try:
             try:
-                done = self._write(job.connection, job.batch, job.take_turn)
+                done = self._write(job)
             except _GaveWay:
                 job.wait()
-                done = self._write(job.connection, job.batch, job.take_turn)
+                done = self._write(job)
         except BaseException as error:  # it is raised where the results are asked for
             job.future.set_exception(error)
         else:
@@ -178,9 +198,10 @@ class InOrder:
 
     def _abandon(self) -> None:
         """Stop what is still being written, and wait until it has stopped."""
-        for job in self._jobs:
-            if not job.future.done():
+        self._abandoned.set()
+        while running := [job for job in self._jobs if not job.future.done()]:
+            for job in running:
                 with suppress(psycopg.Error):
                     job.connection.cancel_safe(timeout=5)
-        wait([job.future for job in self._jobs])
+            wait([job.future for job in running], _CANCEL_AGAIN)
         self._jobs.clear()

@@ -138,18 +138,18 @@ def at_once() -> None:
 def upsert(
     connection: Connection,
     target: Target,
-    prepare: Callable[[], Sequence[Batch]],
+    prepare: Callable[[bool], Sequence[Batch]],
     take_turn: Callable[[], None] = at_once,
 ) -> Written:
-    """Write the batches of prepare() in one transaction: insert new ids, replace the rows of known ones.
+    """Write the batches of prepare(False) in one transaction: insert new ids, replace the rows of known ones.
 
     A batch without vectors holds rows whose texts are stored already, and leaves their vectors as they are;
-    if another loader changes one of them meanwhile, it is all prepared anew. Before it commits, take_turn() is
-    called.
+    if another loader changes one of them meanwhile, it is all prepared anew, by prepare(True). Before it commits,
+    take_turn() is called.
     """
     overtaken = 0
     while True:
-        parts = prepare()
+        parts = prepare(overtaken > 0)
 
         def write(parts: Sequence[Batch] = parts) -> Written:
             written, documents = Written(), set[str]()

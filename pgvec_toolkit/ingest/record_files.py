@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,14 +39,15 @@ def open_records(path: Path, rows_at_once: int, names: Mapping[str, str] | None 
     Args:
         path: .jsonl or .ndjson, .parquet, .arrow or .feather (Arrow's file format).
         rows_at_once: how many rows of a table are read at once.
-        names: fields of a record, each with the name that it has in the file.
+        names: fields of a record, each with the name that it has in the file; what else has the field's name in the
+            file is left out.
 
     Raises:
-        ConfigurationError: it is no such file, or a line of it is no record.
+        ConfigurationError: it is no such file, a line of it is no record, or it has no field of a name that was given.
     """
     if not path.is_file():
         raise ConfigurationError(f"there is no file {path}")
-    own = {there: field for field, there in (names or {}).items()}
+    own = {there: field for field, there in (names or {}).items() if there != field}
     match path.suffix.lower():
         case ".jsonl" | ".ndjson":
             return RecordFile(_lines(path, own), _count_lines(path))
@@ -63,7 +64,8 @@ def _count_lines(path: Path) -> int:
 
 
 def _lines(path: Path, own: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
+    checked = False
+    with _readable(path), path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -73,14 +75,18 @@ def _lines(path: Path, own: Mapping[str, str]) -> Iterator[dict[str, Any]]:
                 raise ConfigurationError(f"{path}, line {number} is not JSON: {error}") from error
             if not isinstance(record, dict):
                 raise ConfigurationError(f"{path}, line {number} is not a JSON object")
-            yield {own.get(name, name): value for name, value in record.items()} if own else record
+            if not checked:
+                _check_names(f"{path}, line {number}", record, own)
+                checked = True
+            yield {own.get(name, name): record[name] for name in _kept(record, own)} if own else record
 
 
 def _parquet(path: Path, rows_at_once: int, own: Mapping[str, str]) -> RecordFile:
     parquet = _pyarrow("pyarrow.parquet")
     with _readable(path):
         file = parquet.ParquetFile(path)
-    return RecordFile(_renamed(file.iter_batches(rows_at_once), own), file.metadata.num_rows)
+    _check_names(path, file.schema_arrow.names, own)
+    return RecordFile(_renamed(path, file.iter_batches(rows_at_once), own), file.metadata.num_rows)
 
 
 def _arrow(path: Path, own: Mapping[str, str]) -> RecordFile:
@@ -88,12 +94,28 @@ def _arrow(path: Path, own: Mapping[str, str]) -> RecordFile:
     with _readable(path):
         file = ipc.open_file(_pyarrow("pyarrow").memory_map(str(path)))
     batches = (file.get_batch(number) for number in range(file.num_record_batches))
-    return RecordFile(_renamed(batches, own), file.count_rows())
+    _check_names(path, file.schema.names, own)
+    return RecordFile(_renamed(path, batches, own), file.count_rows())
 
 
-def _renamed(batches: Iterator[Any], own: Mapping[str, str]) -> Iterator[Any]:
-    for batch in batches:
-        yield batch.rename_columns([own.get(name, name) for name in batch.schema.names]) if own else batch
+def _renamed(path: Path, batches: Iterator[Any], own: Mapping[str, str]) -> Iterator[Any]:
+    with _readable(path):
+        for batch in batches:
+            kept = _kept(batch.schema.names, own)
+            yield batch.select(kept).rename_columns([own.get(name, name) for name in kept]) if own else batch
+
+
+def _kept(names: Iterable[str], own: Mapping[str, str]) -> list[str]:
+    """Return the fields that a record keeps: not those whose names others of it get."""
+    taken = set(own.values()) - set(own)
+    return [name for name in names if name not in taken]
+
+
+def _check_names(where: object, there: Collection[str], own: Mapping[str, str]) -> None:
+    """Refuse names that are misspelt: without its vector, a record would be embedded."""
+    absent = [name for name in own if name not in there]
+    if absent:
+        raise ConfigurationError(f"{where} has no field {absent[0]!r}: there are {', '.join(map(str, there))}")
 
 
 def _pyarrow(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
@@ -13,12 +13,13 @@ from psycopg import sql
 
 from pgvec_toolkit.embed.base import Embedder, max_tokens
 from pgvec_toolkit.embed.texts import embed_texts
+from pgvec_toolkit.errors import RejectedText
 from pgvec_toolkit.ingest import load
 from pgvec_toolkit.ingest.batch import Batch, Records, batch_of, cut
 from pgvec_toolkit.ingest.binary import encode
 from pgvec_toolkit.ingest.chunk.tokens import fitted
 from pgvec_toolkit.ingest.document import CONTEXT, embedded_text
-from pgvec_toolkit.ingest.in_order import InOrder, Turn
+from pgvec_toolkit.ingest.in_order import InOrder, Job
 from pgvec_toolkit.ingest.load import Target, Written
 from pgvec_toolkit.ingest.overlap import prepared_ahead
 from pgvec_toolkit.pool import Connection, Pool
@@ -65,8 +66,8 @@ class Upsertion:
         """
         total, novelty, embedding = Written(), _Novelty(), Lock()
 
-        def write(connection: Connection, batch: Batch, take_turn: Turn) -> Written:
-            return self._write(connection, batch, take_turn, novelty, embedding)
+        def write(job: Job) -> Written:
+            return self._write(job, novelty, embedding)
 
         def written(batch: Batch, done: Written) -> None:
             total.add(done)
@@ -78,23 +79,26 @@ class Upsertion:
                     writers.submit(part)
         return total
 
-    def _write(
-        self, connection: Connection, batch: Batch, take_turn: Turn, novelty: _Novelty, embedding: Lock
-    ) -> Written:
+    def _write(self, job: Job, novelty: _Novelty, embedding: Lock) -> Written:
         """Write a batch; rows with vectors that are expected to be new without a look at what is there.
 
         Should one be there, the unique index tells. Embedders are asked by one thread at a time.
         """
+        connection, batch = job.connection, job.batch
         if novelty.expected and batch.vectors is not None:
             with suppress(*load.LOST_RACES):
-                return load.insert_new(connection, self.target, batch, take_turn)
+                return load.insert_new(connection, self.target, batch, job.take_turn)
             novelty.learn(False)
 
-        def prepare() -> list[Batch]:
-            with embedding:
-                return self._with_vectors(connection, batch)
+        def prepare(anew: bool) -> Sequence[Batch]:
+            if anew or job.prepared is None:
+                with embedding:
+                    job.check()
+                    job.prepared = self._with_vectors(connection, batch)
+                job.check()
+            return job.prepared
 
-        done = load.upsert(connection, self.target, prepare, take_turn)
+        done = load.upsert(connection, self.target, prepare, job.take_turn)
         novelty.learn(done.inserted == len(batch))
         return done
 
@@ -127,7 +131,12 @@ class Upsertion:
             problem = f"has {length} tokens, and embedder {embedder.name} reads {max_tokens(embedder)} of them"
             raise batch.invalid(row, "text", f"{problem}: cut it, ingest it as a document, or let it be truncated")
         batch.truncated = len(too_long)
-        vectors = embed_texts(embedder, texts, connection)
+        try:
+            vectors = embed_texts(embedder, texts, connection)
+        except RejectedText as error:
+            if not error.positions:
+                raise
+            raise batch.invalid(error.positions[0], "text", str(error)) from error
         batch.vectors = self.target.kind.stack(vectors, space.dimensions, space.distance, batch.rows)
         return batch
 

@@ -13,8 +13,8 @@ from psycopg import sql
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.embed.texts import embed_texts
-from pgvec_toolkit.errors import EmbeddingError, InvalidRecord
-from pgvec_toolkit.ingest import load
+from pgvec_toolkit.errors import EmbeddingError, InvalidRecord, RejectedText
+from pgvec_toolkit.ingest import blame, load
 from pgvec_toolkit.ingest.chunk.tokens import fitted
 from pgvec_toolkit.ingest.document import CONTEXT, embedded_text
 from pgvec_toolkit.ingest.load import Target
@@ -23,6 +23,7 @@ from pgvec_toolkit.progress import Advance, progress_bar
 from pgvec_toolkit.schema.space import Space
 
 _TEXTS_AT_ONCE = 256
+_NAMED = 20  # chunks that an error names
 _PASSES = 10
 # Blank texts have no vector: of some models it would be zero.
 _WITHOUT = sql.SQL(r"v.key IS NULL AND d.text ~ '\S'")
@@ -58,6 +59,9 @@ def embed_missing(connection: Connection, space: Space, embedder: Embedder, adva
     """Embed the chunks that have no vector in a space.
 
     Each batch is a transaction: interrupted or killed, the next call does the rest.
+
+    Raises:
+        RejectedText: the embedder refuses some of them, which are named; all others have their vectors.
     """
     statement = sql.SQL(
         # Bounded on both sides: each batch would else read the keys of all vectors before it.
@@ -65,10 +69,18 @@ def embed_missing(connection: Connection, space: Space, embedder: Embedder, adva
         " WHERE {} AND d.key > %s ORDER BY d.key LIMIT {}"
     ).format(_EMBEDDED, space.chunks, space.vectors, _WITHOUT, sql.Literal(_TEXTS_AT_ONCE))
     before, done, last = embedding.pruned(embedder), Embedded(), -(2**63)
+    refused: list[tuple[tuple[Any, ...], Exception]] = []
+
+    def embed(rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            _embed(connection, Target(space, {}), embedder, rows, done)
+
     while rows := connection.execute(statement, [last, last]).fetchall():
-        _embed(connection, Target(space, {}), embedder, rows, done)
+        refused += blame.bisected(rows, embed, _is_refusal, _refused)
         last = rows[-1][0]
         advance(len(rows))
+    if refused:
+        raise _refusal(space, refused)
     pruned = embedding.pruned(embedder) - before
     done.pruned_vectors, done.pruned_entries = pruned.vectors, pruned.entries
     return done
@@ -91,6 +103,23 @@ def embed_all(connection: Connection, space: Space, embedder: Embedder, title: s
         done.pruned_vectors += some.pruned_vectors
         done.pruned_entries += some.pruned_entries
     return done
+
+
+def _is_refusal(error: Exception, _: Sequence[tuple[Any, ...]]) -> bool:
+    return isinstance(error, RejectedText)
+
+
+def _refused(error: Exception, _: Sequence[tuple[Any, ...]]) -> tuple[int, ...]:
+    assert isinstance(error, RejectedText)
+    return error.positions
+
+
+def _refusal(space: Space, refused: Sequence[tuple[tuple[Any, ...], Exception]]) -> RejectedText:
+    named = ", ".join(repr(id) for (_, id, *_), _ in refused[:_NAMED]) + (", …" if len(refused) > _NAMED else "")
+    return RejectedText(
+        f"{len(refused)} chunks of {space.chunk_table} have no vector in {space.name}: {named}. The others have one. "
+        f"Change their texts, or delete them, and run it again ({refused[0][1]})"
+    )
 
 
 def _embed(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +27,7 @@ class HttpReranker:
         style: what is sent: "cohere", {"model", "query", "documents", "top_n"}; "tei", {"query", "texts"}. The
             answer of either is understood.
         api_key: sent as a bearer token; None: that of the environment variable PGVEC_RERANK_API_KEY, if any.
-        timeout: seconds that a request may take.
+        timeout: seconds that may pass without a byte of the answer.
         attempts: how often it is tried.
     """
 
@@ -50,7 +49,7 @@ class HttpReranker:
         self.style = style
         self.timeout = timeout
         self.attempts = attempts
-        self._api_key = api_key or os.environ.get(API_KEY)
+        self._api_key = remote.key_of(api_key, API_KEY)
 
     def scores(self, query: str, texts: Sequence[str]) -> Sequence[float]:
         """Return the service's score of each text."""
@@ -71,7 +70,7 @@ class HttpReranker:
         try:
             answer = remote.repeated(lambda: self._ask(client, request, end), self.attempts, seconds)
         except Busy as error:
-            if not error.given_up:
+            if error.attempts < self.attempts:
                 waiting = f", and asks to wait {error.wait:g} s" if error.wait else ""
                 raise TimeoutError(f"{error}{waiting}") from error
             raise RerankError(f"reranker {self.name} {error}, {self.attempts} times: try again later") from error

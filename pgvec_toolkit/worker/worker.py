@@ -223,7 +223,7 @@ class Worker:
 
     def _enter_model(self, connection: Connection, attachment: Attachment, space: Space) -> None:
         """Enter the model of a collection that was made in SQL, where none could be loaded."""
-        embedder = self._given or kinds.load(attachment.model or DEFAULT_EMBEDDER)
+        embedder = self._given or kinds.load(attachment.model or DEFAULT_EMBEDDER, {})
         if embedder.dimensions != space.dimensions:
             raise EmbeddingError(
                 f"embedder {embedder.name} makes {embedder.dimensions} dimensions, collection {attachment.collection!r}"

@@ -137,7 +137,7 @@ def seconds(python: str, name: str, rows: Path, where: str) -> float | str:
 
 def main() -> None:
     """Measure in turn, and print."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--python", action="append", default=[], metavar="NAME=PATH")

@@ -209,7 +209,7 @@ def peak_memory(count: int, connections: int) -> None:
 
 def main() -> None:
     """Measure, and print."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=63_440)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--index", action="store_true")

@@ -23,7 +23,9 @@ def test_kinds_need_no_database(bare: Run) -> None:
     kinds = bare("models", "--kinds", "--json").json
     assert [kind["prefix"] for kind in kinds] == [kind.prefix for kind in KINDS]
     assert {kind["prefix"]: kind["install"] for kind in kinds}["static:"] == "pip install 'pgvec-toolkit[static]'"
-    assert "openai:text-embedding-3-small?dimensions=512" in bare("models", "--kinds").out
+    shown = bare("models", "--kinds").out
+    assert "openai:text-embedding-3-small?dimensions=512" in shown
+    assert "truncate_dim" in shown
 
 
 @pytest.mark.embedding

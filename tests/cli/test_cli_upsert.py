@@ -37,8 +37,10 @@ def written(path: Path, vector: str = "vector") -> Path:
     return path
 
 
-def rows(connection: psycopg.Connection) -> list[tuple[Any, ...]]:
-    statement = "SELECT id, text, price, metadata, embedding::text FROM docs JOIN docs_dense USING (key) ORDER BY key"
+def rows(connection: psycopg.Connection, price: str = "price") -> list[tuple[Any, ...]]:
+    statement = (
+        f"SELECT id, text, {price}, metadata, embedding::text FROM docs JOIN docs_dense USING (key) ORDER BY key"
+    )
     return connection.execute(statement.encode()).fetchall()
 
 
@@ -58,12 +60,43 @@ def test_file_of_records(run: Run, connection: psycopg.Connection, tmp_path: Pat
     )
 
 
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "jsonl"])
+def test_fields_named_of_which_others_have_the_names(
+    run: Run, connection: psycopg.Connection, tmp_path: Path, suffix: str
+) -> None:
+    connection.execute("SELECT pgvec.create_collection('docs', 4)")
+    path = written(tmp_path / f"rows.{suffix}")
+    # `id` and `text` come first in a record, and last.
+    done = run("upsert", "docs", str(path), "--id", "text", "--text", "id")
+    assert done.code == 0
+    assert {row[:2] for row in rows(connection, "NULL")} == {(f"text {n}", f"p{n}") for n in range(COUNT)}
+    connection.execute("DELETE FROM docs")
+    assert run("upsert", "docs", str(path), "--id", "price", "--text", "id").code == 1  # some have no price
+    assert run("upsert", "docs", str(path), "--id", "text").code == 0
+    assert {row[:2] for row in rows(connection, "NULL")} == {(f"text {n}", None) for n in range(COUNT)}
+    misspelt = run("upsert", "docs", str(path), "--vector", "emb")
+    assert misspelt.code == 1
+    assert "has no field 'emb': there are id, text, price, other, vector" in misspelt.err
+
+
+def test_a_damaged_row_group_is_told_in_a_line(run: Run, connection: psycopg.Connection, tmp_path: Path) -> None:
+    connection.execute("SELECT pgvec.create_collection('docs', 4)")
+    path = written(tmp_path / "rows.parquet")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : len(content) // 2] = b"\xff" * (len(content) // 2 - len(content) // 3)
+    path.write_bytes(content)
+    done = run("upsert", "docs", str(path))
+    assert (done.code, done.err.count("\n")) == (1, 1)
+    assert f"cannot read {path}: " in done.err
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("rows.csv", "id", "give .jsonl, .parquet or .arrow"),
         ("none.jsonl", None, "there is no file"),
         ("rows.jsonl", '{"id": 1, "vector": [1, 0, 0, 0]}\n{"id"', "line 2 is not JSON"),
+        ("rows.jsonl", '{"id": "\xe9"}', "cannot read"),
         ("rows.jsonl", "[1]", "line 1 is not a JSON object"),
         ("rows.jsonl", '{"id": 1, "vector": [1, 0]}', "row 0, field 'vector': has 2 dimensions"),
         ("rows.parquet", "no", "cannot read"),
@@ -76,7 +109,7 @@ def test_file_that_cannot_be_read(
     connection.execute("SELECT pgvec.create_collection('docs', 4)")
     path = tmp_path / name
     if content is not None:
-        path.write_text(content)
+        path.write_text(content, encoding="latin-1")
     done = run("upsert", "docs", str(path))
     assert (done.code, done.out) == (1, "")
     assert said in done.err

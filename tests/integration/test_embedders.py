@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ from tests.words import WordEmbedder
 pytest.importorskip("sentence_transformers", reason="needs the extra embed: pip install 'pgvec-toolkit[embed]'")
 pytestmark = pytest.mark.embedding
 
+KEYS = [{"id": text, "text": text} for text in ("rotate keys", "boil water")]
+NORMALIZE = {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}
 TEXTS = ["rotate the keys", "cook pasta in salt water " * 5, "the train to paris", "renew credentials", "a lazy dog"]
 
 
@@ -94,11 +98,65 @@ def test_what_changes_vectors_is_in_name_and_fingerprint(models: Path, model: st
     assert len(seen) == 5
 
 
+def test_what_is_changed_in_a_folder_changes_the_fingerprint(models: Path, tmp_path: Path) -> None:
+    def edit(file: str, change: Callable[[str], str]) -> None:
+        path = folder / file
+        before = path.read_text()
+        assert change(before) != before
+        path.write_text(change(before))
+        found.append(fingerprint(load(str(folder))))
+        path.write_text(before)
+
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(models / "bert", tmp_path / "bert")
+    found = [fingerprint(load(str(folder)))]
+    edit("1_Pooling/config.json", lambda text: text.replace('"mean"', '"cls"'))
+    edit("tokenizer_config.json", lambda text: text.replace('"do_lower_case": true', '"do_lower_case": false'))
+    edit("modules.json", lambda text: json.dumps([*json.loads(text), NORMALIZE]))
+    weights = models / "bert" / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["embeddings.word_embeddings.weight"][1:] += 1  # the first row is that of padding
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    found.append(fingerprint(load(str(folder))))
+    assert len(set(found)) == 5
+
+
+def test_static_models_of_sentence_transformers(static: str, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    modules = [StaticEmbedding.from_model2vec(static.removeprefix("static:"))]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(tmp_path), create_model_card=False)
+    made = load(str(tmp_path))
+    assert (made.dimensions, base.max_tokens(made)) == (16, 510)
+    assert len(base.tokenizer(made).encode("rotate keys").ids) == 2  # type: ignore[union-attr]
+    np.testing.assert_allclose(made.embed_query("rotate keys"), load(static).embed_query("rotate keys"), atol=1e-6)
+
+
+def test_folders_are_found_from_elsewhere(
+    exported: Path, static: str, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(exported.parent)
+    here = exported.name
+    for spec in (
+        f"{here}/bert",
+        f"{here}/bert-onnx?backend=onnx",
+        f"colbert:{here}/late",
+        f"fastembed:{here}/bert-onnx",
+    ):
+        assert str(exported) in load(spec).name
+    monkeypatch.chdir(Path(static.removeprefix("static:")).parent)
+    assert load("static:model").name == static
+    assert load(f"{models}/bert?query_prompt={'%C3%A9' * 300}").name == f"{models}/bert"
+
+
 def test_options_that_do_not_go_together() -> None:
     for spec, problem in {
         "m/m?file=x.onnx": "file is for backend=onnx and backend=openvino",
         "m/m?backend=onnx&dtype=float16": "dtype is for backend=torch",
         "m/m?backend=jax": "is not one of torch, onnx, openvino",
+        "fastembed:m/m?file=x.onnx": "file=x.onnx is for a folder, which m/m is not",
     }.items():
         with pytest.raises(ConfigurationError, match=problem):
             load(spec)
@@ -145,6 +203,7 @@ def test_onnx_files_give_the_vectors_of_pytorch(exported: Path, model: str, spec
     np.testing.assert_allclose(onnx.embed_documents(TEXTS[2:3]), found[2:3], atol=1e-5)
     assert fingerprint(onnx) != fingerprint(torch)
     assert fingerprint(again(onnx)) == fingerprint(onnx)
+    assert base.is_cached(onnx)
     short = load(f"{onnx.name}&truncate_dim=16")
     cut = found[:, :16] / np.linalg.norm(found[:, :16], axis=1, keepdims=True)
     np.testing.assert_allclose(embed_texts(short, TEXTS), cut, atol=1e-5)
@@ -168,10 +227,26 @@ def test_files_that_give_vectors_of_tokens_are_pooled(exported: Path, tmp_path: 
     np.testing.assert_allclose(found, model.encode(TEXTS, show_progress_bar=False), atol=1e-5)
 
 
+def test_an_export_leaves_what_is_there_unless_it_is_good(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pgvec_toolkit.embed import export
+
+    with pytest.raises(ConfigurationError, match="is the model's own folder, whose configuration would be lost"):
+        export.export_onnx(str(exported / "bert"), exported / "bert")
+    folder = shutil.copytree(exported / "modern-onnx", tmp_path / "onnx")
+    before = {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()}
+    monkeypatch.setattr(export, "_ALIKE", 2)
+    with pytest.raises(EmbeddingError, match="made other vectors"):
+        export.export_onnx(str(exported / "bert"), folder)
+    assert {each: each.read_bytes() for each in folder.rglob("*") if each.is_file()} == before
+
+
 def test_a_quantised_file_is_another_model_near_the_first(exported: Path) -> None:
     floats = load(f"{exported}/bert-onnx?backend=onnx")
     int8 = load(f"{exported}/bert-onnx?backend=onnx&file=onnx/model_qint8.onnx")
     assert fingerprint(floats) != fingerprint(int8)
+    assert (base.is_cached(floats), base.is_cached(int8)) == (True, False)
     cosines = (embed_texts(floats, TEXTS) * embed_texts(int8, TEXTS)).sum(axis=1)
     assert 0.8 < cosines.min() < 0.99999
 
@@ -203,6 +278,7 @@ def test_what_is_missing_says_what_to_do(models: Path, exported: Path, monkeypat
 
 def test_static_vectors_are_means(static: str) -> None:
     model = load(static)
+    assert base.is_cached(model)
     assert (model.dimensions, base.max_tokens(model)) == (16, 512)
     rotate, keys, both = embed_texts(load(f"{static}?normalize=false"), ["rotate", "keys", "rotate keys"])
     np.testing.assert_allclose((rotate + keys) / 2, both, atol=1e-6)
@@ -235,6 +311,7 @@ def test_several_vectors_a_text_fill_a_space(db: Database, models: Path) -> None
     docs = db.create_collection("docs", embedder=WordEmbedder())
     docs.upsert([{"id": text, "text": text} for text in TEXTS])
     late = load(str(models / "late"))
+    assert not base.is_cached(late)
     docs.add_space("tokens", embedder=late.name)
     assert docs.embed_space("tokens").chunks == len(TEXTS)
     rows = db.fetch("SELECT d.text, array_length(v.embedding, 1) FROM docs d JOIN docs_tokens v USING (key)")
@@ -271,6 +348,7 @@ def test_options_beside_the_fingerprint_are_kept_and_can_be_replaced(db: Databas
     assert (stored.url, stored.attempts, stored.dimensions) == ("http://127.0.0.1:9/v1", 1, 3)
     moved: Any = db.collection("docs", embedder="openai:m?base_url=http://127.0.0.1:8/v1").embedder
     assert (moved.url, moved.attempts) == ("http://127.0.0.1:8/v1", 1)
+    assert db.collection("docs", embedder="http://127.0.0.1:8/v1?model=m").embedder.url == moved.url  # type: ignore[attr-defined]
     with db.connection() as connection:
         register(connection, moved)
     assert db.collection("docs").embedder.url == "http://127.0.0.1:8/v1"  # type: ignore[attr-defined]
@@ -280,7 +358,8 @@ def test_models_of_the_database(db: Database, static: str) -> None:
     assert db.models() == []
     docs = db.create_collection("docs", embedder=static)
     docs.add_space("other", embedder=WordEmbedder())
-    db.create_collection("more", embedder=static)
+    more = db.create_collection("more", embedder=static)
+    assert (docs.ingest(KEYS).cached, more.ingest(KEYS).cached) == (0, 2)
     one, two = sorted(db.models(), key=lambda model: model.dimensions)
     assert (one.name, one.dimensions, one.max_tokens) == (static, 16, 512)
     assert (one.spaces, two.spaces) == (["docs.dense", "more.dense"], ["docs.other"])

@@ -85,7 +85,7 @@ def test_names_of_the_same_model_have_the_same_fingerprint(model: SentenceTransf
 
 
 def test_prompts_that_the_model_does_not_have_do_not_change_its_fingerprint(model: SentenceTransformerEmbedder) -> None:
-    assert set(model.details) == {"weights", "prompts", "max_tokens", "normalized"}
+    assert set(model.details) == {"weights", "tokenizer", "modules", "prompts", "max_tokens", "normalized"}
     assert model.details["prompts"] == {"query": "", "document": ""}
     assert fingerprint(load(DEFAULT_EMBEDDER, model.details)) == fingerprint(model)
 

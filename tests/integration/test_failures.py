@@ -45,7 +45,7 @@ class Choosy(WordEmbedder):
 
 def poison(texts: Sequence[str]) -> None:
     if any("poison" in text for text in texts):
-        raise RejectedText("the model takes no poison")
+        raise RejectedText("the model takes no poison", ())
 
 
 @pytest.fixture
@@ -156,6 +156,31 @@ def test_a_poison_text_is_found_by_halves(docs: Collection, embedder: Choosy) ->
     done = docs.ingest({"id": number, "text": "poison" if number == 5 else f"text {number}"} for number in range(16))
     assert (done.chunks, [one.document_id for one in done.failed]) == (15, ["5"])
     assert embedder.calls == 9  # 16, 8, 4, 4: 2, 2: 1, 1 and the other 8
+
+
+def test_texts_that_an_embedder_names_cost_no_halves(docs: Collection, embedder: Choosy) -> None:
+    def name(texts: Sequence[str]) -> None:
+        if bad := tuple(at for at, text in enumerate(texts) if "poison" in text):
+            raise RejectedText(f"{len(bad)} texts", bad)
+
+    def name_first(_: Sequence[str]) -> None:
+        raise RejectedText("wrong", (0,))
+
+    embedder.refuse = name
+    done = docs.ingest([{"id": number, "text": f"poison {number}" if number % 5 else "x"} for number in range(16)])
+    assert (done.chunks, {one.error for one in done.failed}) == (4, {"1 texts"})
+    assert (len(done.failed), embedder.calls) == (12, 1 + 12 + 1)
+    docs.add_space("more", embedder=(more := Choosy()))
+    more.refuse = lambda texts: name_first(texts) if more.calls < 2 else name(texts)
+    docs.upsert([{"id": "bad", "text": "poison", "vector": np.ones(64)}])
+    with pytest.raises(
+        RejectedText, match=r"^1 chunks of docs have no vector in more: 'bad'\. The others have one\. Change"
+    ):
+        docs.embed_space("more")
+    missing = "SELECT d.id FROM docs d LEFT JOIN docs_more v USING (key) WHERE v.key IS NULL"
+    assert docs._database.fetch(missing) == [("bad",)]
+    with pytest.raises(InvalidRecord, match=r"row 2, field 'text': 1 texts \(id 'worse'\)"):
+        docs.upsert([{"id": id, "text": f"{id} poison" if id == "worse" else id} for id in ("a", "b", "worse")])
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), EmbeddingError("odd")], ids=repr)

@@ -13,7 +13,7 @@ import pytest
 from pgvec_toolkit.collection import Collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, InvalidRecord
-from pgvec_toolkit.ingest import load
+from pgvec_toolkit.ingest import in_order, load
 from pgvec_toolkit.ingest.load import Written
 from tests.words import WordEmbedder
 
@@ -89,7 +89,7 @@ def test_batch_that_is_done_first_waits_for_those_before_it(
     thread, came = in_thread(lambda: docs.upsert(records, batch_size=3, connections=connections))
     wait_until(connection, AT_GATE)
     # The second waits for a lock: the later ones have given way, and hold nothing.
-    wait_until(connection, f"{IDLE.format(0)} AND {AT_GATE}")
+    wait_until(connection, f"{IDLE.format(0)} AND {AT_GATE} AND (SELECT count(*) FROM docs_dense) = 3")
     assert ids(connection) == [0, 1, 2]
     connection.execute("SELECT pg_advisory_unlock(77)")
     thread.join()
@@ -175,11 +175,47 @@ def test_interrupted_while_batches_are_written(
     connection.execute("SELECT pg_advisory_lock(77)")
     with pytest.raises(KeyboardInterrupt):
         docs.upsert(records(), batch_size=3, connections=4)
-    written = ids(connection)
+    written = sorted(ids(connection))  # keys are drawn in any order
     assert written in ([], [0, 1, 2], [0, 1, 2, 3, 4, 5])
     wait_until(connection, "NOT " + AT_GATE)
     connection.execute("SELECT pg_advisory_unlock(77)")
     assert docs.upsert(rows(range(15)), connections=4).inserted == 15 - len(written)
+
+
+def test_texts_of_batches_that_give_way_are_embedded_once_and_none_after_an_interruption(
+    db: Database, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder, gave_way, inside, abandoned = WordEmbedder(), *(threading.Event() for _ in range(3))
+    docs = db.create_collection("docs", embedder=embedder)
+    connection.execute(GATE.encode())
+    wait_without, wait = in_order.Job.wait, in_order.wait
+    monkeypatch.setattr(in_order.Job, "wait", lambda job: (gave_way.set(), wait_without(job)))
+    records = [{"id": n, "text": f"text {n}", **({"slow": 1} if n < 3 else {})} for n in range(6)]
+    connection.execute("SELECT pg_advisory_lock(77)")
+    thread, came = in_thread(lambda: docs.upsert(records, batch_size=3, connections=2))
+    assert gave_way.wait(60)
+    connection.execute("SELECT pg_advisory_unlock(77)")
+    thread.join()
+    assert (came, sorted(embedder.embedded)) == ([Written(inserted=6)], [f"text {n}" for n in range(6)])
+
+    def embed_documents(texts: list[str]) -> Any:
+        asked.append(len(texts))
+        inside.set()
+        assert abandoned.wait(60)
+        return WordEmbedder().embed_documents(texts)
+
+    def interrupted() -> Iterator[dict[str, Any]]:
+        yield from ({"id": n, "text": f"more {n}"} for n in range(10, 19))
+        assert inside.wait(60)
+        raise KeyboardInterrupt
+
+    asked: list[int] = []
+    monkeypatch.setattr(embedder, "embed_documents", embed_documents)
+    monkeypatch.setattr(in_order, "wait", lambda *given: (abandoned.set(), wait(*given))[1])
+    with pytest.raises(KeyboardInterrupt):
+        docs.upsert(interrupted(), batch_size=3, connections=3)
+    assert asked == [3]
+    assert len(ids(connection)) == 6
 
 
 def test_texts_are_embedded_by_one_thread_at_a_time(db: Database) -> None:
@@ -219,3 +255,6 @@ def test_pool_of_one_connection(dsn: str, connection: psycopg.Connection) -> Non
         docs = db.create_collection("docs", dimensions=2)
         assert docs.upsert({"id": range(20), "vector": np.ones((20, 2))}, batch_size=3) == Written(inserted=20)
     assert ids(connection) == list(range(20))
+    with Database(dsn, max_size=2, timeout=5) as db:
+        read = ({"id": id, "vector": V} for number in range(20) for (id,) in db.fetch("SELECT $1::int", [number]))
+        assert db.collection("docs").upsert(read, batch_size=3).updated == 20

@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from pgvec_toolkit.embed import batching
 from pgvec_toolkit.embed.batching import in_torch_threads, token_batches
 
 
@@ -48,6 +49,24 @@ def test_threads_share_the_cores_and_leave_the_setting_of_others_alone(four_torc
     assert list(seen.values()) == [1, 1, 1, 1]
     assert torch.get_num_threads() == 4
     elsewhere = []
+    other = threading.Thread(target=lambda: elsewhere.append(torch.get_num_threads()))
+    other.start()
+    other.join()
+    assert elsewhere == [4]
+
+
+def test_an_interruption_leaves_the_setting_alone(four_torch_threads: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(threading.Barrier):
+        def wait(self, timeout: float | None = None) -> int:
+            place = super().wait(timeout)
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+            return place
+
+    monkeypatch.setattr(batching, "Barrier", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        in_torch_threads(lambda item: item, range(5))
+    torch, elsewhere = four_torch_threads, []
     other = threading.Thread(target=lambda: elsewhere.append(torch.get_num_threads()))
     other.start()
     other.join()

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import base64
-import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pgvec_toolkit.embed.base import fingerprint
-from pgvec_toolkit.embed.http import API_KEY, HttpEmbedder
+from pgvec_toolkit.embed.base import fingerprint, is_cached
+from pgvec_toolkit.embed.http import API_KEY, KEY_GOES_TO, HttpEmbedder
 from pgvec_toolkit.embed.kinds import load
 from pgvec_toolkit.embed.rates import Limiter, Usage
 from pgvec_toolkit.errors import ConfigurationError, EmbedderUnavailable, EmbeddingError, RejectedText
+from pgvec_toolkit.remote import Busy, repeated
+from tests.http_service import Answer, HttpService, Time, served
 
 pytest.importorskip("httpx", reason="needs the extra http: pip install 'pgvec-toolkit[http]'")
 pytest.importorskip("tenacity", reason="needs the extra http: pip install 'pgvec-toolkit[http]'")
 
-Answer = tuple[int, dict[str, str], Any]
 TEXTS = ["water", "a longer text", "salt", "the train to Paris"]
 
 
@@ -29,27 +27,26 @@ def vector(text: str) -> list[float]:
     return [3.0, 4.0, float(len(text))]
 
 
-class Service:
-    """Speaks OpenAI's format; what it was asked, and what it answers next instead of embeddings."""
+class Service(HttpService):
+    """Speaks OpenAI's format."""
 
     def __init__(self) -> None:
-        self.requests: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.answers: list[Answer] = []
+        super().__init__()
         self.refuses: Callable[[str], bool] = lambda _: False
-        self.models = ["m"]
-        self.url = ""
+        self.refusal: Answer = (400, {}, {"error": {"message": "maximum context length is 8 tokens"}})
+        self.models: Answer = (200, {}, {"data": [{"id": "m"}]})
 
     def inputs(self) -> list[list[str]]:
         return [request["input"] for request in self.requests]
 
-    def answer(self, request: dict[str, Any], headers: dict[str, str]) -> Answer:
-        self.requests.append(request)
-        self.headers.append(headers)
-        if self.answers:
-            return self.answers.pop(0)
+    def get(self) -> Answer:
+        return self.models
+
+    def post(self, path: str, request: dict[str, Any]) -> Answer:
+        if path != "/v1/embeddings":
+            return 404, {}, "no such page"
         if any(map(self.refuses, request["input"])):
-            return 400, {}, {"error": {"message": "maximum context length is 8 tokens"}}
+            return self.refusal
         found = [vector(text)[: request.get("dimensions", 3)] for text in request["input"]]
         if request["encoding_format"] == "base64":
             found = [base64.b64encode(np.asarray(each, dtype="<f4").tobytes()).decode() for each in found]  # type: ignore[misc]
@@ -60,56 +57,12 @@ class Service:
 @pytest.fixture
 def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    for name in (API_KEY, "OPENAI_API_KEY", "OPENAI_BASE_URL", "OLLAMA_HOST"):
+    for name in (API_KEY, KEY_GOES_TO, "OPENAI_API_KEY", "OPENAI_BASE_URL", "OLLAMA_HOST"):
         monkeypatch.delenv(name, raising=False)
     service = Service()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            found = service.answer(request, dict(self.headers))
-            self.send(found if self.path == "/v1/embeddings" else (404, {}, "no such page"))
-
-        def do_GET(self) -> None:
-            self.send((200, {}, {"data": [{"id": name} for name in service.models]}))
-
-        def send(self, answer: Answer) -> None:
-            status, headers, body = answer
-            content = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: object) -> None:
-            del format, args
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    service.url = f"http://127.0.0.1:{server.server_port}/v1"
-    yield service
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-class Time:
-    """Passes only where somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.slept: list[float] = []
-
-    def clock(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
+    with served(service):
+        service.url += "/v1"
+        yield service
 
 
 def embedder(service: Service, **options: Any) -> HttpEmbedder:
@@ -175,8 +128,7 @@ def test_usage_is_counted(service: Service) -> None:
 # -- specs and what is stored ----------------------------------------------------------------------
 
 
-def test_a_spec_and_what_is_stored_load_the_same(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(API_KEY, "secret")
+def test_a_spec_and_what_is_stored_load_the_same(service: Service) -> None:
     made = load(f"openai:m?base_url={service.url}&max_inputs=2&query_prompt=ask: &timeout=5")
     details = {**made.details, "options": made.options}
     assert made.options == {"base_url": service.url, "max_inputs": 2, "timeout": 5, "length": 3}
@@ -186,14 +138,19 @@ def test_a_spec_and_what_is_stored_load_the_same(service: Service, monkeypatch: 
     assert (again.dimensions, again.options, fingerprint(again)) == (3, made.options, fingerprint(made))
     assert len(service.requests) == asked  # what is stored need not be asked for
     again.embed_query("x")
-    assert (service.inputs()[-1], service.headers[-1]["Authorization"]) == (["ask: x"], "Bearer secret")
+    assert service.inputs()[-1] == ["ask: x"]
+    uncached = load(f"{made.name}?cache=false", details)
+    assert (is_cached(again), is_cached(uncached), uncached.options["cache"]) == (True, False, False)
 
 
 def test_a_url_is_an_embedder_of_its_only_model(service: Service) -> None:
     assert load(service.url).name == load(f"{service.url}?model=m").name == "openai:m"
     assert fingerprint(load(service.url)) == fingerprint(embedder(service))
-    service.models = ["m", "n"]
+    service.models = (200, {}, {"data": [{"id": "m"}, {"id": "n"}]})
     with pytest.raises(ConfigurationError, match=r"has the models m, n: name one, \?model="):
+        load(service.url)
+    service.models = (401, {}, "who are you?")
+    with pytest.raises(ConfigurationError, match=f"/v1 wants a key: set {API_KEY}; or name a model"):
         load(service.url)
     with pytest.raises(EmbedderUnavailable, match=r"http://127.0.0.1:9/v1 does not say which models it has"):
         load("http://127.0.0.1:9/v1")
@@ -211,8 +168,66 @@ def test_where_services_are_and_which_key_they_get(service: Service, monkeypatch
     monkeypatch.setenv("OPENAI_BASE_URL", service.url)
     HttpEmbedder("m").embed_query("x")
     assert service.headers[-1]["Authorization"] == "Bearer for OpenAI only"
-    with pytest.raises(ConfigurationError, match=f"holds no password or key: set {API_KEY}"):
-        HttpEmbedder("m", base_url="http://me:pass@host/v1")
+    for host, url in {
+        "gpu-box": "http://gpu-box:11434/v1",
+        "[::1]": "http://[::1]:11434/v1",
+        "https://host/": "https://host/v1",
+    }.items():
+        monkeypatch.setenv("OLLAMA_HOST", host)
+        assert HttpEmbedder("m", service="ollama").url == url
+    for url, problem in {
+        "http://me:pass@host/v1": f"holds no password or key: set {API_KEY}",
+        "localhost:8000/v1": "the base_url is no URL of a service: it begins with http:// or https://",
+        "http://me:pass:word@[host/v1": "written wrong: check its host and port",
+    }.items():
+        with pytest.raises(ConfigurationError, match=problem) as error:
+            HttpEmbedder("m", base_url=url)
+        assert "pass:" not in str(error.value)
+
+
+def test_a_url_out_of_a_database_gets_no_key_unless_the_environment_names_its_host(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def authorized(spec: str, *given: Any, **trust: bool) -> bool:
+        load(spec, *given, **trust).embed_query("x")
+        return "Authorization" in service.headers[-1]
+
+    monkeypatch.setenv(API_KEY, "secret")
+    moved, stored = f"openai:m?base_url={service.url}", {"options": {"base_url": service.url, "length": 3}}
+    assert authorized(moved)
+    assert authorized(moved, {}, trust=True)  # opened by the caller with this URL
+    for spec, details in (("openai:m", stored), ("ollama:m", stored), (moved, {}), (service.url, {})):
+        assert not authorized(spec, details)
+    assert not authorized("openai:m", stored, trust=True)
+    service.answers = [(401, {}, "")]
+    with pytest.raises(
+        EmbeddingError, match=rf"wants a key: set {API_KEY}, and {KEY_GOES_TO}=http://127.0.0.1:\d+/v1,"
+    ):
+        load("openai:m", stored).embed_query("x")
+    monkeypatch.setenv(KEY_GOES_TO, "http://127.0.0.1:9")
+    assert not authorized("openai:m", stored)
+    monkeypatch.setenv(KEY_GOES_TO, service.url.removesuffix("/v1"))
+    assert authorized("openai:m", stored)
+    assert authorized(service.url, {})
+
+
+def test_keys_and_passwords_are_in_no_error(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(API_KEY, " sk-secret\r\n")  # as files of secrets end
+    embedder(service).embed_query("x")
+    assert service.headers[-1]["Authorization"] == "Bearer sk-secret"
+    for key in ("sk-sec\nret", "sk-secrét"):
+        monkeypatch.setenv(API_KEY, key)
+        for make in (lambda: embedder(service), lambda: load(service.url)):
+            with pytest.raises(ConfigurationError, match=f"in {API_KEY}, has characters that no key has") as error:
+                make()
+            assert "sk-" not in str(error.value)
+    monkeypatch.setenv("OPENAI_BASE_URL", service.url.replace("127", "me:sk-secret@127"))
+    service.answers = [(418, {}, ""), (404, {}, ""), (401, {}, ""), (200, {}, b""), (200, {}, {}), (500, {}, "")]
+    asked = HttpEmbedder("m", attempts=1)
+    for _ in range(len(service.answers)):
+        with pytest.raises(EmbeddingError) as failure:
+            asked.embed_query("a")
+        assert "sk-" not in str(failure.value)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +261,13 @@ def test_a_busy_service_is_asked_again_when_it_says(service: Service) -> None:
 
 
 def test_a_service_that_goes_on_failing_is_unavailable(service: Service) -> None:
-    service.answers = [(500, {}, "")] * 3 + [(429, {}, "")] * 3
+    service.answers = [(500, {}, "")] * 6
     with pytest.raises(EmbedderUnavailable, match=r"embedder openai:m at .* answered 500, 3 times: try again later"):
         embedder(service, attempts=3).embed_query("x")
+    service.answers = [(503, {}, "")] * 8  # 32 s more would be too many
+    with pytest.raises(EmbedderUnavailable, match=r"answered 503, 8 times: try again later"):
+        embedder(service, attempts=20).embed_query("x")
+    service.answers = [(429, {}, "")] * 3
     with pytest.raises(EmbedderUnavailable, match="429, 3 times: set requests_per_minute"):
         embedder(service, attempts=3).embed_query("x")
     service.answers = [(429, {"Retry-After": "3600"}, "")]
@@ -260,6 +279,22 @@ def test_a_service_that_goes_on_failing_is_unavailable(service: Service) -> None
     assert not service.answers
     with pytest.raises(EmbedderUnavailable, match=r"cannot be reached .*, 2 times: is the server up, and is that"):
         HttpEmbedder("m", base_url="http://127.0.0.1:9/v1", attempts=2, sleep=Time().sleep).embed_query("x")
+
+
+def test_only_waiting_is_bounded_not_what_answers_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = Time()
+    monkeypatch.setattr("time.monotonic", time.clock)
+
+    def slow() -> None:
+        time.now += 60
+        raise Busy("did not answer")
+
+    with pytest.raises(Busy) as error:
+        repeated(slow, 3, sleep=time.sleep)
+    assert (error.value.attempts, time.slept) == (3, [0.25, 0.5])
+    with pytest.raises(Busy) as error:
+        repeated(slow, 3, 60, time.sleep)  # of a budget they are part
+    assert error.value.attempts == 1
 
 
 # -- refusals --------------------------------------------------------------------------------------
@@ -276,6 +311,14 @@ def test_which_texts_are_refused(service: Service, bad: set[int]) -> None:
     assert set(e.value.positions) == bad
     good = [text for row, text in enumerate(texts) if row not in bad]
     assert len(embedder(service).embed_documents(good)) == len(good)
+
+
+def test_a_text_by_which_a_service_fails_is_refused(service: Service) -> None:
+    service.refuses, service.refusal = (lambda text: len(text) > 100), (500, {}, {"error": "input is too large"})
+    texts = ["salt", "x" * 200, "water", "y"]
+    with pytest.raises(RejectedText, match=r"refuses 1 of 4 texts: .* has 200 char.*500: .*too large") as error:
+        embedder(service).embed_documents(texts)
+    assert error.value.positions == (1,)
 
 
 def test_a_service_that_refuses_every_text_does_not_blame_them(service: Service) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -19,30 +17,20 @@ from pgvec_toolkit.rerank.base import load
 from pgvec_toolkit.rerank.http import API_KEY, HttpReranker
 from pgvec_toolkit.rerank.stage import rerank
 from pgvec_toolkit.search.hit import Hit, Hits
+from tests.http_service import Answer, HttpService, served
 
 pytest.importorskip("httpx", reason="needs the extra http: pip install 'pgvec-toolkit[http]'")
 pytest.importorskip("tenacity", reason="needs the extra http: pip install 'pgvec-toolkit[http]'")
 
-Answer = tuple[int, dict[str, str], Any]  # status, headers, body
 TEXTS = ["water", "a longer text", "salt"]
 
 
-class Service:
-    """A rerank service: what it was asked, and what it answers next; after that, the lengths of texts."""
+class Service(HttpService):
+    """A rerank service, whose scores are the lengths of texts."""
 
-    def __init__(self) -> None:
-        self.requests: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.answers: list[Answer] = []
-        self.before: Callable[[], object] = lambda: None
-        self.url = ""
-
-    def answer(self, request: dict[str, Any], headers: dict[str, str]) -> Answer:
-        self.requests.append(request)
-        self.headers.append(headers)
-        self.before()
-        if self.answers:
-            return self.answers.pop(0)
+    def post(self, path: str, request: dict[str, Any]) -> Answer:
+        if path != "/v1/rerank":
+            return 404, {}, "no such page"
         if "texts" in request:
             scores = [{"index": index, "score": len(text)} for index, text in enumerate(request["texts"])]
             return 200, {}, sorted(scores, key=lambda each: -each["score"])
@@ -56,31 +44,9 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv(API_KEY, raising=False)
     service = Service()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, headers, body = service.answer(request, dict(self.headers))
-            content = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(content)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *args: object) -> None:
-            del format, args
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    service.url = f"http://127.0.0.1:{server.server_port}/v1/rerank"
-    yield service
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with served(service):
+        service.url += "/v1/rerank"
+        yield service
 
 
 def hits_of(texts: list[str]) -> Hits:
@@ -108,6 +74,9 @@ def test_a_url_is_a_reranker_and_its_key_is_in_the_environment(
     reranked = rerank(load(service.url), "q", hits_of(TEXTS), 2)
     assert [(hit.id, hit.score, hit.first_rank) for hit in reranked] == [("a longer text", 13, 2), ("water", 5, 1)]
     assert service.headers[0]["Authorization"] == "Bearer from the environment"
+    monkeypatch.setenv(API_KEY, "sk-sec\nret")
+    with pytest.raises(ConfigurationError, match=f"in {API_KEY}, has characters that no key has: set it anew"):
+        load(service.url)
 
 
 def test_names_keep_secrets() -> None:
