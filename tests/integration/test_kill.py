@@ -187,7 +187,7 @@ def test_synchronisation_killed_at_any_moment(
             elif (number + change) % 2 == 0 or not file.exists():
                 file.write_text(f"Text {change} of {number}. " * (number % 5 + 1) * 20)
         for _ in range(2):
-            kill(SYNC, dsn, str(tmp_path), after=moments.randint(1, 4), pause=moments.uniform(0, 0.03))
+            kill(SYNC, dsn, str(tmp_path), after=moments.randint(1, 3), pause=moments.uniform(0, 0.03))
             check_documents(state(connection))
         run(SYNC, dsn, str(tmp_path))
         found = state(connection)
