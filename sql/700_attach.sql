@@ -43,6 +43,8 @@ DECLARE
 BEGIN
     SELECT c.relkind, c.relpersistence, c.relnamespace, c.relowner::regrole AS owner, pg_has_role(c.relowner, 'USAGE') AS own,
            has_schema_privilege(c.relowner, 'pgvec', 'USAGE') AND has_table_privilege(c.relowner, 'pgvec.changes', 'INSERT') AS may_note,
+           c.relowner = current_user::regrole OR (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user)
+               OR has_schema_privilege(c.relowner, c.relnamespace, 'CREATE') AS may_have_functions,
            EXISTS (SELECT FROM pg_inherits i JOIN pg_class k ON k.oid = i.inhrelid WHERE i.inhparent = c.oid AND NOT k.relispartition) AS has_children
     INTO found FROM pg_class c WHERE c.oid = relation;
     IF found.relkind IS NULL THEN
@@ -56,6 +58,9 @@ BEGIN
     ELSIF NOT found.may_note THEN
         RAISE EXCEPTION 'role %, to which table % belongs, may not note changes of it', found.owner, relation
             USING ERRCODE = '42501', HINT = format('GRANT USAGE ON SCHEMA pgvec TO %1$s; GRANT INSERT ON pgvec.changes TO %1$s;', found.owner);
+    ELSIF NOT found.may_have_functions THEN
+        RAISE EXCEPTION 'role %, to which table % belongs, may not have the functions that read it', found.owner, relation
+            USING ERRCODE = '42501', HINT = format('GRANT CREATE ON SCHEMA %s TO %s; or attach it as that role.', found.relnamespace::regnamespace, found.owner);
     ELSIF found.has_children THEN
         RAISE EXCEPTION '% cannot be attached: other tables inherit from it, and their rows have no key in common', relation
             USING ERRCODE = 'PV005', HINT = 'Attach each of them, or make them partitions.';
@@ -70,7 +75,7 @@ CREATE OR REPLACE FUNCTION pgvec._check_text_sql(relation regclass, text_sql tex
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    -- In WHERE: there, neither an aggregate nor a set is allowed. Prepared, nothing of it is executed, with the caller's rights as it would be.
+    -- In WHERE: there, neither an aggregate nor a set is allowed. Prepared, an expression is not executed, with the caller's rights as it would be.
     statement text := format('PREPARE pgvec_text_sql AS SELECT FROM %s AS %I WHERE (%s' || E'\n)::text IS NOT NULL',
                              relation, (SELECT c.relname FROM pg_class c WHERE c.oid = relation), text_sql);
 BEGIN
@@ -177,7 +182,10 @@ DECLARE
 BEGIN
     IF EXISTS (SELECT FROM pgvec.collections c WHERE c.name = collection) THEN
         space := pgvec._space(collection, NULL);
-        IF space.model_id <> model_id OR model <> (SELECT m.name FROM pgvec.models m WHERE m.id = space.model_id)
+        IF space.model_id <> model_id
+           -- The name that it was attached with leads to the same model.
+           OR (model <> (SELECT m.name FROM pgvec.models m WHERE m.id = space.model_id) AND model IS DISTINCT FROM
+               (SELECT a.model FROM pgvec.attachments a WHERE a.collection_id = space.collection_id))
            OR dimensions <> space.dimensions OR type <> space.type OR distance <> space.distance THEN
             RAISE EXCEPTION 'collection % is there already, of % dimensions, type %, distance %', quote_literal(collection), space.dimensions, space.type,
                 concat_ws(', model ', space.distance, (SELECT m.name FROM pgvec.models m WHERE m.id = space.model_id))
@@ -231,6 +239,10 @@ BEGIN
     END IF;
     owner := pgvec._attached_collection(attach.relation, name_, typed, attach.dimensions, attach.model, attach.model_id, attach.type, attach.distance, attach.language,
                                         coalesce(attach.schema, owner_schema));
+    -- If it has no model yet, workers enter one, who could not make the trigger.
+    IF has_table_privilege(pgvec._relation(owner.schema_name, owner.table_name), 'TRIGGER') THEN
+        PERFORM pgvec._follow_texts(owner);
+    END IF;
     IF known.id IS NOT NULL THEN
         PERFORM pgvec._drop_routines(known.id);
         UPDATE pgvec.attachments a SET text_sql = attach.text, columns = coalesce(attach.columns, '{}'), chunking = attach.chunking, model = coalesce(attach.model, a.model),
@@ -243,10 +255,6 @@ BEGIN
     END IF;
     PERFORM pgvec._create_routines(known.id),
             pgvec._point_out_empty_texts(attach.relation, format('%I.pgvec_live_%s_rows', owner_schema, known.id), format('%I.pgvec_live_%s_keys', owner_schema, known.id));
-    -- If it has no model yet, workers enter one, who could not make the trigger.
-    IF has_table_privilege(pgvec._relation(owner.schema_name, owner.table_name), 'TRIGGER') THEN
-        PERFORM pgvec._follow_texts(owner);
-    END IF;
     IF known.relation IS NOT NULL THEN
         -- Documents that another definition made are looked at again, too.
         INSERT INTO pgvec.changes (attachment_id) VALUES (known.id);

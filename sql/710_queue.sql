@@ -232,8 +232,10 @@ AS $$
                (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = k.oid AND t.tgname LIKE format('pgvec\_live\_%s\_%%', a.id) AND t.tgenabled IN ('O', 'A')) AS triggers
         FROM pgvec.attachments a JOIN pgvec.collections c ON c.id = a.collection_id
         LEFT JOIN pg_class k ON k.oid = a.relation LEFT JOIN pg_namespace s ON s.oid = k.relnamespace
-        LEFT JOIN pg_proc p ON p.oid = to_regprocedure(format('%I.pgvec_live_%s_changed()', a.routines_schema, a.id))
-        LEFT JOIN pg_proc r ON r.oid = to_regprocedure(format('%I.pgvec_live_%s_rows(text[])', a.routines_schema, a.id))
+        -- By name: to_regprocedure would fail where the schema is not ours to use.
+        LEFT JOIN pg_namespace h ON h.nspname = a.routines_schema
+        LEFT JOIN pg_proc p ON p.pronamespace = h.oid AND p.proname = format('pgvec_live_%s_changed', a.id)
+        LEFT JOIN pg_proc r ON r.pronamespace = h.oid AND r.proname = format('pgvec_live_%s_rows', a.id)
     ), lag AS MATERIALIZED (
         SELECT l.collection, l.relation, l.pending, l.in_work, l.waiting, l.failed, l.oldest_age FROM pgvec.queue_lag l
     )

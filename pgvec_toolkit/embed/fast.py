@@ -83,8 +83,13 @@ class FastEmbedEmbedder:
     def details(self) -> dict[str, Any]:
         """What else changes a vector: the file, prompts, truncation, normalisation."""
         return file_details(
-            *(self._path, self._folder, self.tokenizer, self._prompts),
-            *(self._sequence, self.normalize, self.truncate_dim),
+            path=self._path,
+            folder=self._folder,
+            tokenizer=self.tokenizer,
+            prompts=self._prompts,
+            sequence=self._sequence,
+            normalize=self.normalize,
+            truncate_dim=self.truncate_dim,
         )
 
     @cached_property

@@ -151,6 +151,7 @@ class ModelFolder:
 
 
 def file_details(
+    *,
     path: Path,
     folder: ModelFolder | None,
     tokenizer: Tokenizer,

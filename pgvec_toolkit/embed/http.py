@@ -116,7 +116,8 @@ class HttpEmbedder:
         self.url, self._variable = _address(service, base_url)
         official = self._variable == "OPENAI_API_KEY"
         self.address = remote.shown(self.url)  # for errors
-        self._may_have_key = not url_from_database or self._variable != API_KEY or _is_named(self.url)
+        from_database = url_from_database and base_url is not None
+        self._may_have_key = not from_database or self._variable != API_KEY or _is_named(self.url)
         self._api_key = remote.key_of(api_key, self._variable) if api_key or self._may_have_key else None
         self.cached = cache
         self.normalize = normalize
@@ -273,10 +274,19 @@ class HttpEmbedder:
         try:
             response = remote.repeated(lambda: self._attempt(body, tokens), self.attempts, sleep=self._sleep)
         except Busy as error:
-            if error.status == 500 and texts != [_HARMLESS] and self._answers():
+            if error.status != 500 or texts == [_HARMLESS] or not self._answers():
+                raise EmbedderUnavailable(f"{self._who} {self._advice(error)}") from error
+            response = self._once_more(body, tokens)
+        return self._read(self._checked(response), len(texts), tokens)
+
+    def _once_more(self, body: dict[str, Any], tokens: int) -> httpx.Response:
+        """Ask once more for texts that were answered with 500: if the service restarted, it was not their fault."""
+        try:
+            return self._attempt(body, tokens)
+        except Busy as error:
+            if error.status == 500:
                 raise _Refused(f"500: {_short(error.body)}") from error
             raise EmbedderUnavailable(f"{self._who} {self._advice(error)}") from error
-        return self._read(self._checked(response), len(texts), tokens)
 
     def _answers(self) -> bool:
         """Tell whether the service answers at all: then 500 is what some servers say of a text that is too long."""

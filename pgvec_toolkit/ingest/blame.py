@@ -35,6 +35,7 @@ _OF_A_ROW = (
     psycopg.errors.ExternalRoutineInvocationException,
 )
 _LONGEST_REASON = 1000
+_MOST_ROUNDS = 100  # of errors that name some of the items at fault, one round within the other
 
 
 def bisected(
@@ -62,8 +63,9 @@ def bisected(
             return [each for half in halves for each in bisected(half, act, is_at_fault, suspects)]
         alone = [each for at in named for each in bisected([items[at]], act, is_at_fault)]
         rest = [item for at, item in enumerate(items) if at not in named]
-        # An error that named others than were at fault is not asked again.
-        return alone + bisected(rest, act, is_at_fault, suspects if len(alone) == len(named) else None)
+        # An error that named others than were at fault, or only few of many, is not asked again.
+        telling = len(alone) == len(named) >= len(items) / _MOST_ROUNDS
+        return alone + bisected(rest, act, is_at_fault, suspects if telling else None)
     return []
 
 

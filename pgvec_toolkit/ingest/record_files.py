@@ -6,12 +6,14 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from pgvec_toolkit.errors import ConfigurationError, MissingDependency
 
 _BLOCK = 1 << 20
+_LOOKED_AT = 1000  # records, for the names that a file of lines has
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,15 @@ def _count_lines(path: Path) -> int:
 
 
 def _lines(path: Path, own: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    checked = False
+    records = _json_lines(path)
+    first = list(islice(records, _LOOKED_AT))  # not each has to have each field
+    if first:
+        _check_names(f"the beginning of {path}", dict.fromkeys(chain.from_iterable(first)), own)
+    for record in chain(first, records):
+        yield {own.get(name, name): record[name] for name in _kept(record, own)} if own else record
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
     with _readable(path), path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -75,10 +85,7 @@ def _lines(path: Path, own: Mapping[str, str]) -> Iterator[dict[str, Any]]:
                 raise ConfigurationError(f"{path}, line {number} is not JSON: {error}") from error
             if not isinstance(record, dict):
                 raise ConfigurationError(f"{path}, line {number} is not a JSON object")
-            if not checked:
-                _check_names(f"{path}, line {number}", record, own)
-                checked = True
-            yield {own.get(name, name): record[name] for name in _kept(record, own)} if own else record
+            yield record
 
 
 def _parquet(path: Path, rows_at_once: int, own: Mapping[str, str]) -> RecordFile:

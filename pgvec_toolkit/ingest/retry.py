@@ -15,7 +15,7 @@ from pgvec_toolkit.ingest.document import Unreadable
 from pgvec_toolkit.ingest.documents import Ingested, Ingestion, Read
 from pgvec_toolkit.ingest.ledger import Kept, storable_id
 from pgvec_toolkit.ingest.seen import Seen
-from pgvec_toolkit.ingest.sources import is_there
+from pgvec_toolkit.ingest.sources import is_there, root_of
 from pgvec_toolkit.pool import Connection
 
 
@@ -47,7 +47,7 @@ class _Attempt:
         reason = "is no longer there: delete the document, or sync its folder"
         if is_there(source):
             try:
-                return documents(source, **self.kept[0].options.get("read", {}))
+                return documents(source, **_reading(self.kept[0]))
             except (ConfigurationError, OSError) as error:  # a folder that holds nothing, or may not be entered
                 reason = str(error)
         return [Unreadable(0, one.failure.document_id, reason, source) for one in self.kept]
@@ -102,9 +102,18 @@ def _attempts(kept: Sequence[Kept]) -> list[_Attempt]:
     found: dict[tuple[str | None, str], _Attempt] = {}
     for one in kept:
         if one.failure.retriable:
-            key = (one.failure.source, json.dumps(one.options, sort_keys=True))
+            key = (one.failure.source, json.dumps([one.options, _reading(one)], sort_keys=True))
             found.setdefault(key, _Attempt()).kept.append(one)
     return list(found.values())
+
+
+def _reading(one: Kept) -> dict[str, Any]:
+    """Return how the source of a failure is to be read, for its documents to have the same ids."""
+    read = dict(one.options.get("read", {}))
+    if one.failure.source is not None and "root" not in read:  # whose documents the user has read by himself
+        root = root_of(one.failure.document_id, Path(one.failure.source))
+        read |= {} if root is None else {"root": str(root)}
+    return read
 
 
 def _check(kept: Sequence[Kept], document_ids: Sequence[str] | None) -> None:

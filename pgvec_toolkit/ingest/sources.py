@@ -30,6 +30,14 @@ def file_id(id: str, source: Path) -> str | None:
     return None
 
 
+def root_of(id: str, source: Path) -> Path | None:
+    """Return the folder whose ingestion gave a document its id; None if it has one of its own, or its file's name."""
+    tail = file_id(id, source)
+    if tail is None or "/" not in tail:
+        return None
+    return source.parents[tail.count("/") - 1]
+
+
 def belongs(id: str, source: Path, folder: Path) -> bool:
     """Tell whether a document that was read from a file below a folder is one of that folder's ingestion.
 

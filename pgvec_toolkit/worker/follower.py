@@ -132,12 +132,14 @@ class Follower:
             return not connection.closed and kind_of(error) in (Kind.ROW, Kind.UNKNOWN, Kind.STATEMENT)
 
         failed = bisected(items, act, is_at_fault)
+        lost = {item.id for item, _ in failed}
+        through = [item for item in items if item.id not in lost]
         for item, error in failed:
-            if kind_of(error) is Kind.STATEMENT and len(failed) == len(items):
+            # A document without a row says nothing of the expression.
+            if kind_of(error) is Kind.STATEMENT and not any(item.document for item in through):
                 raise error
             self._give_up(connection, item, stage, error, done)
-        lost = {item.id for item, _ in failed}
-        return [item for item in items if item.id not in lost]
+        return through
 
     def _give_up(self, connection: Connection, item: Item, stage: str, error: Exception, done: Worked) -> None:
         if kind_of(error) is Kind.UNKNOWN and item.attempts + 1 < ATTEMPTS:

@@ -28,7 +28,7 @@ def write_payloads(
 ) -> None:
     """Write the copied columns of documents, each with its content hash, to all their chunks and the ledger."""
     contents = sorted(contents, key=lambda content: content[0].id)
-    typed = {name: kind.sql for name, kind in target.typed.items()}
+    typed = {name: kind.sql for name, kind in target.typed.items() if name in copied or name not in OWN}
     plain = [name for name in copied if name not in typed]
     rows = [
         {

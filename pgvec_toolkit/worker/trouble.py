@@ -19,28 +19,22 @@ class Kind(Enum):
 
     ROW = "the document's: it is given up"
     UNKNOWN = "perhaps the document's: it is given up after some attempts"
-    STATEMENT = "the document's if another one gets through, else that of the expression or our rights"
+    STATEMENT = "the document's if another row gets through, else that of the expression or our rights"
     LATER = "nobody's: later it may work"
     ALL = "that of the model: no document can be embedded"
 
 
-_OF_A_MOMENT = (
-    psycopg.errors.DeadlockDetected,
-    psycopg.errors.SerializationFailure,
-    psycopg.errors.LockNotAvailable,
-    psycopg.errors.QueryCanceled,
-    psycopg.errors.InsufficientResources,
-    EmbedderUnavailable,
-    ConnectionFailed,
-    OSError,
-)
+_OF_A_MOMENT = (EmbedderUnavailable, ConnectionFailed, OSError)
+# SQLSTATEs begin so: rolled back, out of memory or disk, told to stop, trouble with files; and a lock not had in time.
+_OF_THE_SERVER = ("40", "53", "57", "58", "55P03")
 # Of two who write the same, or of who drops what is written to; or of a constraint of the user's.
 _OF_A_RACE = (psycopg.errors.UniqueViolation, psycopg.errors.ForeignKeyViolation)
 
 
 def kind_of(error: Exception) -> Kind:
     """Return whose fault an error is that is not the connection's."""
-    if isinstance(error, _OF_A_MOMENT):
+    said = (error.sqlstate or "") if isinstance(error, psycopg.Error) else ""
+    if isinstance(error, _OF_A_MOMENT) or said.startswith(_OF_THE_SERVER):
         return Kind.LATER
     if isinstance(error, _OF_A_RACE):
         return Kind.UNKNOWN

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 CHANNEL = "pgvec_queue"
 _CHANGES_AT_ONCE = 2000
 _BACKFILLED_AT_ONCE = 1000
+_LONGEST_LEASE = 3600.0  # seconds: for so long may what a worker that hangs has claimed be nobody's
 
 
 class Worker:
@@ -134,7 +135,8 @@ class Worker:
         try:
             folded = _number(connection, "SELECT pgvec._fold(%s)", [_CHANGES_AT_ONCE])
         except psycopg.Error as error:
-            if kind_of(error) not in (Kind.LATER, Kind.UNKNOWN):  # another worker, or who detaches, in our way
+            in_our_way = kind_of(error) in (Kind.LATER, Kind.UNKNOWN)  # another worker, or who detaches
+            if connection.closed or not in_our_way:
                 raise
             return True
         found = attachments(connection, self._collections)
@@ -162,7 +164,7 @@ class Worker:
             self._rest(connection, attachment, worker, items, error)
             return True
         if self.done.overtaken > overtaken:
-            self._lease *= 2
+            self._lease = min(2 * self._lease, _LONGEST_LEASE)
         self._resting.pop(attachment.id, None)
         connection.execute("SELECT pgvec._count_work(%s, %s, NULL)", [attachment.id, self.done.documents - before])
         return True

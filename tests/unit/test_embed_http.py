@@ -319,6 +319,10 @@ def test_a_text_by_which_a_service_fails_is_refused(service: Service) -> None:
     with pytest.raises(RejectedText, match=r"refuses 1 of 4 texts: .* has 200 char.*500: .*too large") as error:
         embedder(service).embed_documents(texts)
     assert error.value.positions == (1,)
+    # One that is well again before it is known better has refused nothing.
+    service.answers = [(500, {}, "restarting")] * 3
+    np.testing.assert_allclose(embedder(service, attempts=3).embed_query("x"), unit("x")[0], atol=1e-6)
+    assert not service.answers
 
 
 def test_a_service_that_refuses_every_text_does_not_blame_them(service: Service) -> None:
