@@ -38,7 +38,8 @@ INSERT INTO {0} SELECT n, 'package number ' || n || ' of many, ' || md5(n::text)
 """
 DIFFERENT = """
 SELECT count(*) FROM live n FULL JOIN live_search d ON d.document_id = n.id::text
-LEFT JOIN live_search_dense v USING (key) LEFT JOIN pgvec.ledger l ON l.document_id = d.document_id
+LEFT JOIN live_search_dense v USING (key) LEFT JOIN (pgvec.ledger l JOIN pgvec.collections c ON c.id = l.collection_id
+ AND c.name = 'live_search') ON l.document_id = d.document_id
 WHERE (n.text, n.price) IS DISTINCT FROM (d.text, d.price) OR v.key IS NULL OR l.chunks IS DISTINCT FROM 1
 """
 PROGRAM = """
