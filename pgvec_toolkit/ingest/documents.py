@@ -42,7 +42,7 @@ from pgvec_toolkit.pool import Connection
 
 __all__ = ["DOCUMENTS_AT_ONCE", "Ingested", "Ingestion", "Piece", "Read", "Work"]
 
-DOCUMENTS_AT_ONCE = 16  # are committed together; of how many texts are embedded together, see window.py
+DOCUMENTS_AT_ONCE = 32  # are committed together; of how many texts are embedded together, see window.py
 
 
 @dataclass(frozen=True)

@@ -163,8 +163,10 @@ class Cutter:
     def _fitting(self, document: Document, chunks: list[Chunk], room: int, *, bounded: bool) -> list[Chunk]:
         """Apply the policy to chunks that are longer than the embedder reads."""
         fitting: list[Chunk] = []
-        before = {chunk.metadata.get(CONTEXT): embedded_text("", chunk.metadata) for chunk in chunks}
-        taken = dict(zip(before, self._meter.lengths(list(before.values())), strict=True))
+        before = {
+            chunk.metadata[CONTEXT]: embedded_text("", chunk.metadata) for chunk in chunks if CONTEXT in chunk.metadata
+        }
+        taken = {None: 0, **dict(zip(before, self._meter.lengths(list(before.values())), strict=True))}
         lengths = self._meter.lengths([chunk.embedded for chunk in chunks])
         for chunk, length in zip(chunks, lengths, strict=True):
             # Read alone, what was cut within a word may be longer than it is as a part of the document.

@@ -63,11 +63,14 @@ class Meter:
 
     def __init__(self, tokenizer: Tokenizer | None) -> None:
         self._tokenizer = tokenizer
+        self._ruled = ("", 0)  # the text that a ruler was asked for last, and its length: mostly it is a chunk as it is
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Return the length of each text; special tokens are not counted."""
         if self._tokenizer is None:
             return [len(text) for text in texts]
+        if len(texts) == 1 and texts[0] == self._ruled[0]:
+            return [self._ruled[1]]
         # Some at a time: what is returned of a text takes much more memory than the text.
         return [
             len(encoding.ids)
@@ -82,6 +85,7 @@ class Meter:
         if self._tokenizer is None:
             return Ruler(text, range(len(text)), range(1, len(text) + 1))
         offsets = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        self._ruled = (text, len(offsets))
         return Ruler(text, [start for start, _ in offsets], [end for _, end in offsets])
 
     def beginning(self, text: str, most: int) -> str:
