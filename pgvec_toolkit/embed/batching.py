@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 from typing import TypeVar
 
 import numpy as np
@@ -53,7 +54,9 @@ def in_torch_threads(work: Callable[[_Batch], _Out], batches: Sequence[_Batch]) 
     def prepare() -> None:
         torch.set_num_threads(threads // workers)
         torch.get_num_threads()  # from now on this thread has a number of its own
-        ready.wait()
+        # If one were to fail here, it would take from the others what tells them to end.
+        with suppress(BrokenBarrierError):
+            ready.wait()
 
     executor = ThreadPoolExecutor(workers, thread_name_prefix="pgvec-embed", initializer=prepare)
     try:

@@ -86,3 +86,18 @@ def test_an_error_in_a_thread_is_raised_and_ends_the_others() -> None:
     with pytest.raises(KeyboardInterrupt):
         in_torch_threads(work, range(50))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("pgvec-embed")]
+
+
+@pytest.mark.usefixtures("four_torch_threads")
+def test_a_thread_that_is_slow_to_start_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(threading.Barrier):
+        """Is broken by an error elsewhere, while threads that have met are on their way out of it."""
+
+        def wait(self, timeout: float | None = None) -> int:
+            place = super().wait(timeout)
+            if threading.current_thread() is not threading.main_thread():
+                raise threading.BrokenBarrierError
+            return place
+
+    monkeypatch.setattr(batching, "Barrier", Broken)
+    assert in_torch_threads(lambda item: item, range(5)) == [0, 1, 2, 3, 4]

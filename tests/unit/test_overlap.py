@@ -6,6 +6,7 @@ from contextlib import closing
 
 import pytest
 
+from pgvec_toolkit.ingest import overlap
 from pgvec_toolkit.ingest.overlap import prepared_ahead
 
 WAIT = 30  # seconds that no test takes
@@ -72,17 +73,21 @@ def test_an_error_comes_after_all_before_it() -> None:
 
 def test_nothing_more_is_prepared_when_the_caller_stops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pgvec_toolkit.ingest.overlap._PATIENCE", WAIT)
-    begun, go_on = [], threading.Event()
+    begun, go_on, end = [], threading.Event(), overlap._Preparing.end
 
     def prepare(item: int) -> int:
         begun.append(item)
         assert item == 0 or go_on.wait(WAIT)
         return item
 
+    def ended(thread: overlap._Preparing[int, int]) -> None:
+        go_on.set()
+        end(thread)
+
+    monkeypatch.setattr(overlap._Preparing, "end", ended)
     prepared = prepared_ahead(range(9), prepare, 3)
     with closing(prepared):
         assert next(prepared) == 0
-        threading.Timer(0, go_on.set).start()
     threads = [thread for thread in threading.enumerate() if thread.name == "pgvec-prepare"]
     assert not threads
     assert begun in ([0], [0, 1])
