@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pgvec_toolkit.embed import prompts
-from pgvec_toolkit.embed.folder import ModelFolder, file_details, scales_by_batch
+from pgvec_toolkit.embed.file import FileEmbedder
+from pgvec_toolkit.embed.folder import ModelFolder
 from pgvec_toolkit.embed.shaping import shaped
 from pgvec_toolkit.embed.spec import located, spec_of
-from pgvec_toolkit.embed.tokens import room, unbounded
+from pgvec_toolkit.embed.tokens import unbounded
 from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, MissingDependency, first_line
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _USUAL = ("onnx/model.onnx", "model.onnx", "model_optimized.onnx")
 _POOLINGS = {"cls": "CLS", "mean": "MEAN", "lasttoken": "LAST_TOKEN", None: "DISABLED"}
 
 
-class FastEmbedEmbedder:
+class FastEmbedEmbedder(FileEmbedder):
     """A model that FastEmbed knows, or a folder with an ONNX file, loaded when first used.
 
     Args:
@@ -63,39 +64,11 @@ class FastEmbedEmbedder:
         self.name = spec_of(PREFIX, self.source, changes)
 
     @cached_property
-    def dimensions(self) -> int:
-        """Length of the vectors."""
-        return int(self.embed_documents(["a"]).shape[1])
-
-    @property
-    def max_tokens(self) -> int:
-        """Tokens that the model reads of a document; its special ones and its prompt are not counted."""
-        return room(self._sequence, self.tokenizer, self._prompts.document)
-
-    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, without truncation or padding: chunks are measured by it."""
         from tokenizers import Tokenizer
 
         return unbounded(Tokenizer.from_str(self._truncating.to_str()))
-
-    @cached_property
-    def details(self) -> dict[str, Any]:
-        """What else changes a vector: the file, prompts, truncation, normalisation."""
-        return file_details(
-            path=self._path,
-            folder=self._folder,
-            tokenizer=self.tokenizer,
-            prompts=self._prompts,
-            sequence=self._sequence,
-            normalize=self.normalize,
-            truncate_dim=self.truncate_dim,
-        )
-
-    @cached_property
-    def cached(self) -> bool:
-        """Whether databases keep the vectors: if they depend on nothing but the text."""
-        return not scales_by_batch(self._path)
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimensions)."""

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pgvec_toolkit.embed.model import local_path
-from pgvec_toolkit.embed.prompts import Prompts
-from pgvec_toolkit.embed.tokens import tokenizer_digest, unbounded
+from pgvec_toolkit.embed.tokens import unbounded
 from pgvec_toolkit.errors import EmbeddingError, MissingDependency, first_line
 
 if TYPE_CHECKING:
@@ -148,29 +147,6 @@ class ModelFolder:
         token = self.read("tokenizer_config.json").get("pad_token")
         token = token.get("content") if isinstance(token, dict) else token
         return int(padding.get("pad_id") or (self.tokenizer().token_to_id(token) if token else 0) or 0)
-
-
-def file_details(
-    *,
-    path: Path,
-    folder: ModelFolder | None,
-    tokenizer: Tokenizer,
-    prompts: Prompts,
-    sequence: int,
-    normalize: bool,
-    truncate_dim: int | None,
-) -> dict[str, Any]:
-    """Return what changes a vector of an embedder that runs a file, beside its name."""
-    said = {} if folder is None else {"pooling": folder.pooling, "lower_case": folder.lower_case}
-    return {
-        "weights": file_digest(path),
-        "tokenizer": tokenizer_digest(tokenizer),
-        **{name: value for name, value in said.items() if value},
-        "prompts": dict(prompts._asdict()),
-        "max_tokens": sequence,
-        "normalized": normalize,
-        **({} if truncate_dim is None else {"truncate_dim": truncate_dim}),
-    }
 
 
 def file_digest(path: Path) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from pgvec_toolkit.embed import prompts
-from pgvec_toolkit.embed.folder import DATA, ModelFolder, file_details, scales_by_batch
+from pgvec_toolkit.embed.file import FileEmbedder
+from pgvec_toolkit.embed.folder import DATA, ModelFolder
 from pgvec_toolkit.embed.model import full_name
 from pgvec_toolkit.embed.shaping import shaped
 from pgvec_toolkit.embed.spec import spec_of
-from pgvec_toolkit.embed.tokens import room
 from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, MissingDependency, first_line
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class _Session(Protocol):
         """Return an output."""
 
 
-class OnnxEmbedder:
+class OnnxEmbedder(FileEmbedder):
     """A model of sentence-transformers as an ONNX file, loaded when first used.
 
     Such a file lies in onnx/ of many models on the hub; `pgvec models export` makes one. Its vectors are those of
@@ -93,37 +93,9 @@ class OnnxEmbedder:
         )
 
     @cached_property
-    def dimensions(self) -> int:
-        """Length of the vectors."""
-        return int(self.embed_documents(["a"]).shape[1])
-
-    @property
-    def max_tokens(self) -> int:
-        """Tokens that the model reads of a document; its special ones and its prompt are not counted."""
-        return room(self._sequence, self.tokenizer, self._prompts.document)
-
-    @cached_property
     def tokenizer(self) -> Tokenizer:
         """The model's tokenizer, without truncation or padding: chunks are measured by it."""
         return self._folder.tokenizer()
-
-    @cached_property
-    def details(self) -> dict[str, Any]:
-        """What else changes a vector: the file, prompts, truncation, normalisation."""
-        return file_details(
-            path=self._path,
-            folder=self._folder,
-            tokenizer=self.tokenizer,
-            prompts=self._prompts,
-            sequence=self._sequence,
-            normalize=self.normalize,
-            truncate_dim=self.truncate_dim,
-        )
-
-    @cached_property
-    def cached(self) -> bool:
-        """Whether databases keep the vectors: if they depend on nothing but the text."""
-        return not scales_by_batch(self._path)
 
     def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return vectors of shape (len(texts), dimensions); texts of like length go through the model together."""
