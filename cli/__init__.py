@@ -24,6 +24,7 @@ from pgvec_toolkit.cli import (
     model,
     models,
     rebuilding,
+    registering,
     search,
     server,
     tuning,
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 demo.add_to(app)
 server.add_to(app)
+registering.add_to(collections.app)
 app.add_typer(collections.app, name="collection")
 data.add_to(app)
 loading.add_to(app)
