@@ -168,7 +168,7 @@ BEGIN
           AND a.attname = CASE WHEN asked IN ('id', 'document_id') THEN r.id_column WHEN NOT pgvec._is_taken(asked) THEN asked END;
         IF found.filterable AND asked IN ('id', 'document_id') THEN
             -- As it is, so that its index serves; hits have it as text, by which it may be asked for as well.
-            IF found.type IN ('text', 'character varying', 'uuid') OR jsonb_path_exists(operand, 'strict $[*] ? (@.type() == "number")') THEN
+            IF found.type IN ('text', 'character varying', 'uuid') OR jsonb_path_exists(operand, '$[*] ? (@.type() == "number")') THEN
                 field := 'pgvec_id';
                 type := found.type;
             ELSE

@@ -21,9 +21,10 @@ BEGIN
     SELECT k.relkind, k.relpersistence, k.relispartition, n.nspname INTO c
     FROM pg_class k JOIN pg_namespace n ON n.oid = k.relnamespace WHERE k.oid = relation;
     SELECT o.name INTO known FROM pgvec.collections o
-    WHERE relation IN (to_regclass(format('%I.%I', o.schema_name, o.table_name)))
-       OR EXISTS (SELECT FROM pgvec.vector_spaces s WHERE s.collection_id = o.id AND relation = to_regclass(format('%I.%I', o.schema_name, s.table_name)))
-       OR EXISTS (SELECT FROM pgvec.registered_tables r WHERE r.collection_id = o.id AND r.relation = _check_registrable.relation);
+    LEFT JOIN pgvec.registered_tables r ON r.collection_id = o.id
+    WHERE CASE WHEN r.relation IS NOT NULL THEN r.relation = _check_registrable.relation
+               ELSE _check_registrable.relation = to_regclass(format('%I.%I', o.schema_name, o.table_name)) OR EXISTS (
+                   SELECT FROM pgvec.vector_spaces s WHERE s.collection_id = o.id AND _check_registrable.relation = to_regclass(format('%I.%I', o.schema_name, s.table_name))) END;
     IF known IS NOT NULL THEN
         RAISE EXCEPTION 'table % is part of collection % already', relation, quote_literal(known)
             USING ERRCODE = 'PV002', HINT = 'A further vector column: pgvec.register_space(collection, embedding => …). To register it otherwise, pgvec.unregister_table(name) first.';
@@ -89,9 +90,10 @@ CREATE OR REPLACE FUNCTION pgvec._register_space(owner pgvec.collections, relati
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    found     record := pgvec._vector_column(relation, embedding);
+    found     record;
     distance_ text;
 BEGIN
+    SELECT v.type, v.dimensions, v.attnum INTO found FROM pgvec._vector_column(relation, embedding) v;
     PERFORM pgvec._check_name('vector space', space);
     IF space IN ('keyword', 'keywords', 'lexemes', 'history') THEN
         RAISE EXCEPTION 'a vector space cannot be called %: something else has that name', space USING ERRCODE = 'PV003', HINT = 'Choose another name for the space.';
