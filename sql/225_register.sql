@@ -244,6 +244,10 @@ AS $$
 DECLARE
     r pgvec.registered_tables := pgvec._registered(owner.id);
 BEGIN
+    IF r.text_column IS NULL THEN
+        RAISE EXCEPTION 'collection % has no text to embed', quote_literal(owner.name)
+            USING ERRCODE = 'PV005', HINT = 'Register its table with a text: pgvec.unregister_table(name), then pgvec.register_table(relation, text => …).';
+    END IF;
     RETURN format('UPDATE %I.%I SET %I = $1 WHERE %I = $2 AND %3$I IS NULL AND %5$I = $3', owner.schema_name, owner.table_name, wanted.embedding_column,
                   r.key_column, r.text_column);
 END $$;

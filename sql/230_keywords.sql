@@ -179,13 +179,45 @@ BEGIN
     -- A small pending list: each search reads all of it.
     EXECUTE format('CREATE INDEX ON %I.%I USING gin (lexemes) WITH (gin_pending_list_limit = 1024)', home, stem || '_keywords');
     EXECUTE format('CREATE INDEX ON %I.%I (lexeme)', home, stem || '_lexemes');
+    IF r.home IS NOT NULL THEN
+        PERFORM pgvec._let_writers_keep(r.relation, ARRAY[format('%I.%I', home, stem || '_keywords'), format('%I.%I', home, stem || '_lexemes')]);
+    END IF;
 END $$;
 COMMENT ON FUNCTION pgvec.create_keyword_index(text, double precision, double precision) IS
 'Give a collection that has none its keyword index: tables <collection>_keywords and <collection>_lexemes, and triggers that keep them.
 New collections have one; those of a registered table are called after the collection. It takes about 0.1 ms a chunk, during which others can search but not write. Whoever may read or write the
-chunk table may do so with the tables of the index.
+chunk table may do so with the tables of the index, and who may write a registered table gets USAGE on schema pgvec.
 k1: how much more a word says the more often it occurs; b: how much the length of a chunk counts, 0 to 1.
 Example: SELECT pgvec.create_keyword_index(''docs'', k1 => 1.5);';
+
+CREATE OR REPLACE FUNCTION pgvec._let_writers_keep(relation regclass, tables text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    owner  oid := (SELECT c.relowner FROM pg_class c WHERE c.oid = relation);
+    writer record;
+    each   text;
+BEGIN
+    -- Its owner needs no rights to write it, and so has none that could be copied.
+    FOREACH each IN ARRAY CASE owner WHEN current_user::regrole THEN '{}' ELSE tables END LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO %s', each, owner::regrole);
+    END LOOP;
+    -- Their statements fire the triggers.
+    FOR writer IN SELECT DISTINCT a.grantee, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS name
+                  FROM pg_class c CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault('r', c.relowner))) a
+                  WHERE c.oid = relation AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE') LOOP
+        CONTINUE WHEN CASE WHEN writer.grantee = 0 THEN EXISTS (SELECT FROM pg_namespace n CROSS JOIN LATERAL aclexplode(n.nspacl) a
+                                                                WHERE n.nspname = 'pgvec' AND a.grantee = 0 AND a.privilege_type = 'USAGE')
+                           ELSE has_schema_privilege(writer.grantee, 'pgvec', 'USAGE') END;
+        IF NOT has_schema_privilege('pgvec', 'USAGE WITH GRANT OPTION') THEN
+            RAISE EXCEPTION 'role % may write table %, and could not keep its keyword index', writer.name, relation
+                USING ERRCODE = 'PV005', HINT = format('Have an administrator do this first: GRANT USAGE ON SCHEMA pgvec TO %s;', writer.name);
+        END IF;
+        EXECUTE format('GRANT USAGE ON SCHEMA pgvec TO %s', writer.name);
+    END LOOP;
+END $$;
+COMMENT ON FUNCTION pgvec._let_writers_keep(regclass, text[]) IS
+'See to it that whoever may write a registered table has the rights that the triggers of its keyword index need; PV005 if the caller cannot.';
 
 CREATE OR REPLACE FUNCTION pgvec._grant_as(model regclass, relation regclass) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp

@@ -22,7 +22,8 @@ AS $$
     SELECT min(s.space_id), n.nspname, c.relname, c.oid::regclass::text
     FROM pgvec._all_spaces() s JOIN pg_index x ON x.indrelid IN (s.chunks, s.vectors)
     JOIN pg_class c ON c.oid = x.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE NOT x.indisvalid
+    -- Of a registered table all but the vector indexes are for others to look after.
+    WHERE NOT x.indisvalid AND (NOT s.registered OR c.relam IN (SELECT m.oid FROM pg_am m WHERE m.amname IN ('hnsw', 'ivfflat')))
     GROUP BY c.oid, n.oid
     HAVING NOT bool_or(pgvec._is_building(x.indrelid, s.space_id))
 $$;

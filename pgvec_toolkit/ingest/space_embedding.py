@@ -101,6 +101,7 @@ def _batches(connection: Connection, space: Space) -> Iterator[list[tuple[Any, .
 
 def _registered_batches(connection: Connection, space: Space) -> Iterator[list[tuple[Any, ...]]]:
     """Yield the rows that have no vector, and that no other session is embedding: key, id, text, context."""
+    _fill_statement(connection, space)  # it says whether they can have any
     claim = sql.SQL(_CLAIM).format(sql.Literal(space.id))
     statement = sql.SQL(
         "SELECT r.key, r.id, r.text, NULL, pg_try_advisory_lock({}) FROM (SELECT d.key::bigint AS key, d.id, d.text"
@@ -194,16 +195,22 @@ def _write(connection: Connection, target: Target, rows: Sequence[tuple[Any, ...
 def _fill(connection: Connection, target: Target, rows: Sequence[tuple[Any, ...]], vectors: NDArray[Any]) -> int:
     """Write vectors into rows of a registered table that have none, and the text that was read; return how many."""
     space = target.space
+    statement = _fill_statement(connection, space)
+    bound = [target.kind.query(vector, space.dimensions, space.distance) for vector in vectors]
+    with connection.transaction():
+        cursor = RawCursor(connection)
+        cursor.executemany(
+            statement, [(vector, key, text) for vector, (key, _, text, _) in zip(bound, rows, strict=True)]
+        )
+        return max(0, cursor.rowcount)
+
+
+def _fill_statement(connection: Connection, space: Space) -> bytes:
+    """Return the statement that writes a vector into a registered table (SQL: `pgvec._fill_sql`)."""
     row = connection.execute(
         "SELECT pgvec._fill_sql(pgvec._collection(c.name), pgvec._current_space(s))"
         " FROM pgvec.vector_spaces s JOIN pgvec.collections c ON c.id = s.collection_id WHERE s.id = %s",
         [space.id],
     ).fetchone()
     assert row is not None
-    bound = [target.kind.query(vector, space.dimensions, space.distance) for vector in vectors]
-    with connection.transaction():
-        cursor = RawCursor(connection)
-        cursor.executemany(
-            str(row[0]).encode(), [(vector, key, text) for vector, (key, _, text, _) in zip(bound, rows, strict=True)]
-        )
-        return max(0, cursor.rowcount)
+    return str(row[0]).encode()

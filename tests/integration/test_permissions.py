@@ -70,6 +70,11 @@ def attach(docs: Collection) -> None:
     docs.database.detach("products")
 
 
+def register(docs: Collection) -> None:
+    docs.database.register_table("products", text="name")
+    docs.database.unregister_table("products")
+
+
 def work(docs: Collection) -> None:
     done = docs.database.work(embedder=WordEmbedder(DIMENSIONS))
     assert (done.chunks, done.failed, done.postponed) == (1, 1, 0)
@@ -90,6 +95,7 @@ def swap_model(docs: Collection) -> None:
 TASKS: dict[str, tuple[Callable[[Collection], Any], str]] = {
     "`plan_index`, `recall`, `prewarm`, `doctor`": (do_all_that_anybody_may, ""),
     "`ingest`, `sync`, `retry`, `delete_documents`": (ingest, ""),
+    "`register_table`, `unregister_table`": (register, "ALTER TABLE products ADD COLUMN embedding vector(2)"),
     "`attach`, `detach`": (attach, ""),
     "`work`, `requeue`": (work, ATTACHED),
     "`plan_index` with `calibrate`": (calibrate_plan, ""),

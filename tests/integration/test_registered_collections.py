@@ -116,6 +116,11 @@ def test_an_embedder_that_does_not_fit_registers_nothing(db: Database, notes: Co
     with pytest.raises(ConfigurationError, match="makes 8 dimensions, not 4"):
         docs.register_space("image", embedder=WordEmbedder(8))
     docs.register_space("image", name="picture", distance="l2")
+    db.unregister_table("notes")
+    textless = db.register_table("notes", embedder=WordEmbedder(16))
+    with pytest.raises(ConfigurationError, match="has no text to embed"):
+        textless.embed_space()
+    textless.register_space("image", name="picture", distance="l2")
     assert [row[0] for row in db.fetch("SELECT space FROM pgvec.spaces ORDER BY 1")] == ["dense", "picture"]
     with pytest.raises(ConfigurationError, match="is no registered table"):
         db.create_collection("docs", dimensions=4).register_space("image")

@@ -506,6 +506,28 @@ def test_keyword_searches_follow_the_table(shop: Connection) -> None:
     assert ranking(shop, "products", "mirror") == []
 
 
+def test_who_may_write_the_table_keeps_its_index(shop: Connection) -> None:
+    shop.execute(
+        "CREATE ROLE keeper; CREATE ROLE clerk; GRANT USAGE ON SCHEMA shop TO clerk; GRANT ALL ON SCHEMA shop TO keeper"
+    )
+    shop.execute("ALTER TABLE shop.products OWNER TO keeper; GRANT SELECT, INSERT, UPDATE ON shop.products TO clerk")
+    shop.execute("SELECT pgvec.create_keyword_index('products')")
+    for role in ("keeper", "clerk"):
+        shop.execute(f"SET ROLE {role}".encode())
+        shop.execute(f"UPDATE shop.products SET description = 'sextant of the {role}' WHERE id = 7".encode())
+        shop.execute("RESET ROLE")
+        assert [text for text, *_ in ranking(shop, "products", "sextant")] == [f"sextant of the {role}"]
+    shop.execute(
+        "SELECT pgvec.drop_keyword_index('products'); CREATE ROLE guest; GRANT INSERT ON shop.products TO guest"
+    )
+    shop.execute(
+        "GRANT SELECT ON ALL TABLES IN SCHEMA pgvec TO keeper; GRANT INSERT ON pgvec.keyword_indexes TO keeper"
+    )
+    shop.execute("SET ROLE keeper")
+    code, message = error(shop, "SELECT pgvec.create_keyword_index('products')")
+    assert (code, "GRANT USAGE ON SCHEMA pgvec TO guest;" in message) == ("PV005", True)
+
+
 def test_names_that_are_taken(shop: Connection) -> None:
     shop.execute("CREATE TABLE shop.products_lexemes ()")
     assert error(shop, "SELECT pgvec.create_keyword_index('products')")[0] == "PV002"
