@@ -23,6 +23,7 @@ from pgvec_toolkit.cli import (
     loading,
     model,
     models,
+    projects,
     rebuilding,
     search,
     server,
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 demo.add_to(app)
 server.add_to(app)
+projects.add_to(app)
 app.add_typer(collections.app, name="collection")
 data.add_to(app)
 loading.add_to(app)
