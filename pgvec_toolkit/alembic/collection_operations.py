@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -238,11 +239,12 @@ def _nested() -> Iterator[None]:
 
 
 def _execute(operations: Operations, sql: str, values: Mapping[str, Any]) -> None:
-    parameters = [
-        sa.bindparam(key, value, JSONB if isinstance(value, Mapping) else None) for key, value in values.items()
-    ]
-    statement = sa.text(sql).bindparams(*parameters)
+    objects = {key: value for key, value in values.items() if isinstance(value, Mapping)}
+    statement = sa.text(sql)
     if operations.migration_context.as_sql:
-        operations.migration_context.impl.static_output(f"{sql_of(statement)};")
+        texts = {key: json.dumps(value) for key, value in objects.items()}
+        script = sql_of(statement.bindparams(**{**values, **texts}))
+        operations.migration_context.impl.static_output(f"{script};")
     else:
-        operations.get_bind().execute(statement)
+        types = [sa.bindparam(key, type_=JSONB) for key in objects]
+        operations.get_bind().execute(statement.bindparams(*types), values)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 from alembic.operations import ops
 from alembic.util import PriorityDispatchResult
+from sqlalchemy.dialects.postgresql.base import PGDialect
 
 if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
     from sqlalchemy.types import TypeEngine
 
 _KINDS = ("vector", "halfvec", "sparsevec")
+_DIALECT = PGDialect()  # type: ignore[no-untyped-call]
 _TYPE = re.compile(r'(?:(?:\w+|"[^"]+")\.)?(vector|halfvec|sparsevec|bit)(?:\((\d+)\))?')
 
 
@@ -48,10 +50,8 @@ def is_vector_change(operation: ops.MigrateOperation) -> bool:
 
 def vector_type(type: TypeEngine[Any]) -> VectorType | None:
     """Return which type of pgvector it is, or a subclass or decorator of; None if it is none."""
-    from sqlalchemy.dialects import postgresql
-
     try:
-        match = _TYPE.fullmatch(type.compile(postgresql.dialect()).lower())  # type: ignore[no-untyped-call]
+        match = _TYPE.fullmatch(type.compile(_DIALECT).lower())
     except sa.exc.CompileError:
         return None
     if match is None:

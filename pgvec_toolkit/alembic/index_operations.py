@@ -108,7 +108,7 @@ class CreateVectorIndexOp(MigrateOperation):
         operations.invoke(operation)
 
     def reverse(self) -> DropVectorIndexOp:
-        return DropVectorIndexOp(self.index, concurrently=self.concurrently, reverse=self)
+        return DropVectorIndexOp(self.index, concurrently=self.concurrently, if_exists=self.if_not_exists, reverse=self)
 
     def to_diff_tuple(self) -> tuple[str, sa.Index]:
         return ("add_index", self.index.to_index())
@@ -149,7 +149,7 @@ class DropVectorIndexOp(MigrateOperation):
     def reverse(self) -> CreateVectorIndexOp:
         if self._reverse is None:
             raise ValueError(f"how index {self.index.name} was created is not known: write the downgrade by hand")
-        self._reverse.concurrently = self.concurrently
+        self._reverse.concurrently, self._reverse.if_not_exists = self.concurrently, self.if_exists
         return self._reverse
 
     def to_diff_tuple(self) -> tuple[str, sa.Index]:

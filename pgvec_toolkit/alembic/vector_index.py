@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql.base import PGDialect
 
 from pgvec_toolkit.errors import ConfigurationError
 
@@ -16,7 +16,7 @@ METHODS = ("hnsw", "ivfflat")
 _OPTIONS = {"hnsw": {"m": 16, "ef_construction": 64}, "ivfflat": {"lists": 100}}
 _CAST = re.compile(r"(vector|halfvec|sparsevec|bit)\s*\(\s*\d+\s*\)", re.IGNORECASE)
 # By this one % stays %; the dialects of drivers double it.
-_DIALECT = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+_DIALECT = PGDialect(paramstyle="named")  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)

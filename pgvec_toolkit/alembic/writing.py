@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +77,8 @@ def _write(config: Path, message: str, operations: list[MigrateOperation]) -> Pa
         raise ConfigurationError(
             f"there is no {config}: name the Alembic project's alembic.ini, or make one: pgvec init"
         )
-    options = Config(toml_file=config) if config.suffix == ".toml" else Config(config)
+    quiet = Namespace(quiet=True)  # it would print that it is writing, to standard output
+    options = Config(toml_file=config, cmd_opts=quiet) if config.suffix == ".toml" else Config(config, cmd_opts=quiet)
     undone = [each.reverse() for each in reversed(operations) if not isinstance(each, MigratePgvecOp)]
     try:
         script = ScriptDirectory.from_config(options).generate_revision(

@@ -57,6 +57,7 @@ class Project:
         (folder / "env.py").write_text(ENV)
         (folder / "script.py.mako").write_text(TEMPLATE)
         self.folder = folder
+        self.dsn = dsn
         # Of a pool: connecting takes longer than most of what is done here.
         self.engine = sa.create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(dsn))
         self.config = Config()
