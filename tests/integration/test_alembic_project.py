@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from pgvec_toolkit.alembic.writing import write_collection
 from pgvec_toolkit.cli import app
 from typer.testing import CliRunner
 
+from pgvec_toolkit.alembic.writing import write_collection
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError
 from tests.words import WordEmbedder
@@ -63,7 +63,7 @@ def test_a_new_project_works_at_once_and_takes_collections(
     alembic(folder, empty_dsn, "upgrade 0001", "upgrade head", "check", "downgrade base", "upgrade head", "check")
     with Database(empty_dsn) as database:
         docs = database.collection("docs")
-        assert (docs.columns, docs.keyword_index, str(docs.space.distance)) == ({"year": "bigint"}, False, "l2")
+        assert (docs.columns, bool(docs.keyword_index), str(docs.space.distance)) == ({"year": "bigint"}, False, "l2")
         assert database.fetch("SELECT space FROM pgvec.spaces WHERE collection = 'docs' ORDER BY 1") == [
             ("bits",),
             ("dense",),
