@@ -21,10 +21,20 @@ CROSS JOIN LATERAL (SELECT c.table_name AS name UNION ALL
                     SELECT s.table_name FROM pgvec.vector_spaces s WHERE s.collection_id = c.id) t
 CROSS JOIN unnest('{"",_keywords,_lexemes,_history}'::text[]) suffix
 """
-# The user's own ones, that searches are served from.
+# The user's own tables, that searches are served from, and what pgvec has built on them.
 _REGISTERED = """
 SELECT n.nspname, r.relname FROM pgvec.registered_tables t
 JOIN pg_catalog.pg_class r ON r.oid = t.relation JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+"""
+_BUILT = """
+SELECT n.nspname, b.index_name FROM pgvec.index_builds b JOIN pgvec.vector_spaces s ON s.id = b.space_id
+JOIN pgvec.registered_tables t ON t.collection_id = s.collection_id
+JOIN pg_catalog.pg_class r ON r.oid = t.relation JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+"""
+_READABLE = """
+SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'pgvec' AND c.relname = :name
 """
 _VectorIndexOp = CreateVectorIndexOp | DropVectorIndexOp
 
@@ -35,34 +45,36 @@ def prepare(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> PriorityDis
     import pgvector.sqlalchemy  # noqa: F401  makes SQLAlchemy know its types
 
     TypeRenderer.install(context)
-    owned = _owned_tables(context)
-    models = {(table.schema or context.dialect.default_schema_name, table.name) for table in context.sorted_tables}
+    default = context.dialect.default_schema_name
+    tables = _rows(context, "collections", _TABLES) - _rows(context, "registered_tables", _REGISTERED)
+    indexes = _rows(context, "registered_tables", _BUILT)
+    models = {
+        (table.schema or default, table.name): {str(i.name) for i in table.indexes} for table in context.sorted_tables
+    }
     schemas = {schema for schema, _ in models}
 
     def not_pgvecs(name: str | None, type_: str, parents: Any) -> bool:
+        """Tell whether something in the database is the user's; what a model has always is."""
+        schema = parents.get("schema_name") or default
         if type_ == "schema":
             return name != "pgvec" or name in schemas
-        if type_ != "table":
-            return True
-        table = (parents.get("schema_name") or context.dialect.default_schema_name, name)
-        return table not in owned or table in models
+        if type_ == "table":
+            return (schema, name) not in tables or (schema, name) in models
+        if type_ == "index":
+            return (schema, name) not in indexes or name in models.get((schema, parents["table_name"]), ())
+        return True
 
     context._name_filters.append(not_pgvecs)
     return PriorityDispatchResult.CONTINUE
 
 
-def _owned_tables(context: AutogenContext) -> set[tuple[str, str]]:
-    """Return schema and name of the tables of collections, whether they are there or not."""
+def _rows(context: AutogenContext, catalogue: str, query: str) -> set[tuple[str, str]]:
+    """Return schemas and names; nothing if a table of schema pgvec is not there, or not for this role to read."""
     connection = context.connection
     assert connection is not None
-
-    def rows(catalogue: str, query: str) -> set[tuple[str, str]]:
-        readable = sa.text("SELECT has_table_privilege(to_regclass(:table), 'SELECT')")
-        if not connection.scalar(readable, {"table": f"pgvec.{catalogue}"}):
-            return set()
-        return {(schema, name) for schema, name in connection.execute(sa.text(query))}
-
-    return rows("collections", _TABLES) - rows("registered_tables", _REGISTERED)
+    if not connection.scalar(sa.text(_READABLE), {"name": catalogue}):
+        return set()
+    return {(schema, name) for schema, name in connection.execute(sa.text(query))}
 
 
 def arrange(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> PriorityDispatchResult:

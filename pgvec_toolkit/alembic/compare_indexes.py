@@ -17,6 +17,7 @@ from alembic.operations import ops
 from alembic.util import PriorityDispatchResult, sqla_compat
 from sqlalchemy.schema import CreateIndex
 
+from pgvec_toolkit.alembic.compare_columns import vector_type
 from pgvec_toolkit.alembic.index_operations import CreateVectorIndexOp, DropVectorIndexOp
 from pgvec_toolkit.alembic.vector_index import METHODS, VectorIndex, escaped, of_model, with_defaults
 
@@ -36,7 +37,10 @@ JOIN pg_catalog.pg_am a ON a.oid = i.relam
 JOIN pg_catalog.pg_opclass o ON o.oid = x.indclass[0]
 JOIN pg_catalog.pg_attribute t ON t.attrelid = i.oid AND t.attnum = 1
 LEFT JOIN pg_catalog.pg_attribute f ON f.attrelid = x.indrelid AND f.attnum = x.indkey[0]
-WHERE x.indrelid = to_regclass(:table)
+JOIN pg_catalog.pg_class r ON r.oid = x.indrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+WHERE r.relname = :table
+AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(r.oid) ELSE n.nspname = :schema END
 """
 
 
@@ -69,16 +73,17 @@ def compare(
 ) -> PriorityDispatchResult:
     """Put operations on vector indexes in the place of those that Alembic thought of."""
     of_models = _of_models(context, wanted)
-    found = {} if there is None else _found(context, schema, table_name)
+    found: dict[str, Found] = {}
+    if there is not None and (of_models or any(vector_type(column.type) for column in there.columns)):
+        found = _found(context, schema, table_name)
     vector = {name for name, each in found.items() if each.definition.method in METHODS}
-    if not of_models and not vector:
-        return PriorityDispatchResult.CONTINUE
     ours = vector | of_models.keys()
     changes.ops = [
         each
         for each in changes.ops
         if not (isinstance(each, ops.CreateIndexOp | ops.DropIndexOp) and each.index_name in ours)
     ]
+    ours -= {name for name in vector - of_models.keys() if _TEMPORARY_NAME.search(name)}
     common = of_models.keys() & found.keys()
     normal = _normalised(context, wanted, {name: of_models[name] for name in common}) if wanted is not None else {}
     for name in sorted(ours):
@@ -103,11 +108,10 @@ def _found(context: AutogenContext, schema: str | None, table_name: str) -> dict
     """Return the indexes of a table of the database by name."""
     connection = context.connection
     assert connection is not None
-    quoted = context.dialect.identifier_preparer.format_table(sa.table(table_name, schema=schema))
     found = {}
-    for row in connection.execute(sa.text(_FOUND), {"table": quoted}):
+    for row in connection.execute(sa.text(_FOUND), {"table": table_name, "schema": schema}):
         parents: dict[Any, str | None] = {"table_name": table_name, "schema_name": schema}
-        if _TEMPORARY_NAME.search(row.relname) or not context.run_name_filters(row.relname, "index", parents):
+        if not context.run_name_filters(row.relname, "index", parents):
             continue
         definition = _definition(row)
         target = row.column if row.column is not None else sa.text(escaped(row.expression))
@@ -166,9 +170,8 @@ def _on_scratch(connection: sa.Connection, index: VectorIndex) -> Definition | N
     savepoint = connection.begin_nested()
     try:
         connection.execute(CreateIndex(copy.to_index()))
-        rows = connection.execute(
-            sa.text(_FOUND + " AND i.relname = :name"), {"table": f"pg_temp.{_SCRATCH}", "name": index.name}
-        )
+        parameters = {"table": _SCRATCH, "schema": None, "name": index.name}
+        rows = connection.execute(sa.text(_FOUND + " AND i.relname = :name"), parameters)
         return _definition(rows.one())
     except sa.exc.DBAPIError as error:
         log.warning("index %s is not compared, as the server refuses its definition: %s", index.name, _reason(error))
