@@ -32,6 +32,7 @@ Revision = Annotated[
     bool, typer.Option("--revision", help="Write an Alembic revision that does it, instead of doing it.")
 ]
 Config = Annotated[Path, typer.Option(help="Alembic project of --revision: alembic.ini or pyproject.toml.")]
+Head = Annotated[str, typer.Option(help="Which of several heads, as shop@head, the revision follows.")]
 app = typer.Typer(help="Create, list, show and drop collections.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -67,6 +68,7 @@ def create(
     keywords: Annotated[bool, typer.Option("--keywords/--no-keywords", help="Whether it gets a keyword index.")] = True,
     revision: Revision = False,
     config: Config = Path("alembic.ini"),
+    head: Head = "head",
     dsn: Dsn = None,
 ) -> None:
     """Create a collection and its tables. Example: pgvec collection create docs -c section:text -c year:int."""
@@ -83,7 +85,7 @@ def create(
     if revision:
         from pgvec_toolkit.alembic.writing import write_collection
 
-        typer.echo(write_collection(config, name, **options))
+        typer.echo(write_collection(config, name, head=head, **options))
         return
     space = connect(dsn).create_collection(name, **options).space
     say(f"collection {name} is there: {space.type}({space.dimensions}), {space.distance}")
@@ -107,6 +109,7 @@ def add_space(
     distance: Distance = None,
     revision: Revision = False,
     config: Config = Path("alembic.ini"),
+    head: Head = "head",
     dsn: Dsn = None,
 ) -> None:
     """Add a vector space: further vectors of the same chunks, as of a sparse model (--embedder sparse:my/splade)."""
@@ -114,7 +117,7 @@ def add_space(
         from pgvec_toolkit.alembic.writing import write_space
 
         shape: dict[str, Any] = {"dimensions": dimensions, "type": type, "distance": distance}
-        typer.echo(write_space(config, name, space, embedder=embedder, **shape))
+        typer.echo(write_space(config, name, space, head=head, embedder=embedder, **shape))
         return
     collection(name, dsn).add_space(space, embedder=embedder, dimensions=dimensions, type=type, distance=distance)
     then = f"fill it: pgvec collection embed {name} {space}" if embedder else "fill it with set_vectors in Python"

@@ -11,6 +11,7 @@ from alembic.util import PriorityDispatchResult
 from pgvec_toolkit.alembic.compare_columns import AlterVectorColumnOp, is_vector_change, vector_type
 from pgvec_toolkit.alembic.index_operations import CreateVectorExtensionOp, CreateVectorIndexOp, DropVectorIndexOp
 from pgvec_toolkit.alembic.render import TypeRenderer
+from pgvec_toolkit.alembic.vector_index import of_model
 
 if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
@@ -121,10 +122,13 @@ def _make_concurrent(operation: ops.MigrateOperation) -> None:
 
 
 def _lacks_extension(context: AutogenContext) -> bool:
-    """Tell whether a model has a vector column, and the database no extension vector."""
+    """Tell whether a model needs the extension vector, and the database has none."""
     connection = context.connection
     assert connection is not None
-    kinds = (vector_type(column.type) for table in context.sorted_tables for column in table.columns)
-    return any(kind is not None and kind.kind != "bit" for kind in kinds) and not connection.scalar(
-        sa.text("SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'vector')")
-    )
+    there = sa.text("SELECT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'vector')")
+    return any(map(_needs_extension, context.sorted_tables)) and not connection.scalar(there)
+
+
+def _needs_extension(table: sa.Table) -> bool:
+    kinds = (vector_type(getattr(column.type, "item_type", column.type)) for column in table.columns)
+    return any(kind is not None and kind.kind != "bit" for kind in kinds) or any(map(of_model, table.indexes))

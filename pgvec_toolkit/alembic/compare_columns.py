@@ -74,6 +74,8 @@ def compare_type(
     from pgvector.sqlalchemy import BIT
 
     types = vector_type(there.type), vector_type(wanted.type)
+    if isinstance(there.type, sa.types.NullType):
+        return PriorityDispatchResult.CONTINUE  # an extension out of the search_path: Alembic says that it cannot tell
     # bit(n) without vectors is not ours: Alembic compares those.
     if not isinstance(wanted.type, BIT) and all(each is None or each.kind not in _KINDS for each in types):
         return PriorityDispatchResult.CONTINUE

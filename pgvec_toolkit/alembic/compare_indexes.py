@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -141,17 +142,32 @@ def _normalised(
     normal: dict[str, Definition] = {}
     if not indexes:
         return normal
-    savepoint = connection.begin_nested()
     try:
-        _create_scratch(connection, table)
-        for name, (_, index) in indexes.items():
-            if (definition := _on_scratch(connection, index)) is not None:
-                normal[name] = definition
+        with _undone(connection):
+            _create_scratch(connection, table)
+            for name, (_, index) in indexes.items():
+                if (definition := _on_scratch(connection, index)) is not None:
+                    normal[name] = definition
     except sa.exc.DBAPIError as error:
         log.warning("vector indexes of %s are not compared: %s", table.name, _reason(error))
+    return normal
+
+
+@contextmanager
+def _undone(connection: sa.Connection) -> Iterator[None]:
+    """Roll back what is done in the block, on a connection that is AUTOCOMMIT, too."""
+    if getattr(connection.connection.dbapi_connection, "autocommit", False):
+        connection.exec_driver_sql("BEGIN")
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql("ROLLBACK")
+        return
+    savepoint = connection.begin_nested()
+    try:
+        yield
     finally:
         savepoint.rollback()
-    return normal
 
 
 def _create_scratch(connection: sa.Connection, table: sa.Table) -> None:

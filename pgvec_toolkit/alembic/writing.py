@@ -23,6 +23,7 @@ def write_collection(
     config: Path,
     name: str,
     *,
+    head: str = "head",
     embedder: Embedder | str | None = None,
     dimensions: int | None = None,
     type: str | None = None,
@@ -41,7 +42,7 @@ def write_collection(
     shape, model = _shape(embedder, dimensions, type, distance)
     others = {"columns": sql_types(columns or {}) or None, "language": language, "schema": schema}
     creation = CallOp.creation(name, {**shape, **others, "keywords": keywords}, model)
-    return _write(config, f"create collection {name}", [MigratePgvecOp(), creation])
+    return _write(config, head, f"create collection {name}", [MigratePgvecOp(), creation])
 
 
 def write_space(
@@ -49,6 +50,7 @@ def write_space(
     collection: str,
     name: str,
     *,
+    head: str = "head",
     embedder: Embedder | str | None = None,
     dimensions: int | None = None,
     type: str | None = None,
@@ -57,7 +59,7 @@ def write_space(
     """Write a revision that adds a vector space to a collection; returns its file."""
     shape, model = _shape(embedder, dimensions, type, distance)
     addition = CallOp.space_addition(collection, name, shape, model)
-    return _write(config, f"add vector space {name} to {collection}", [MigratePgvecOp(), addition])
+    return _write(config, head, f"add vector space {name} to {collection}", [MigratePgvecOp(), addition])
 
 
 def _shape(
@@ -72,7 +74,7 @@ def _shape(
     return values, None if loaded is None else registry.entry(loaded)
 
 
-def _write(config: Path, message: str, operations: list[MigrateOperation]) -> Path:
+def _write(config: Path, head: str, message: str, operations: list[MigrateOperation]) -> Path:
     if not config.is_file():
         raise ConfigurationError(
             f"there is no {config}: name the Alembic project's alembic.ini, or make one: pgvec init"
@@ -84,7 +86,7 @@ def _write(config: Path, message: str, operations: list[MigrateOperation]) -> Pa
         script = ScriptDirectory.from_config(options).generate_revision(
             util.rev_id(),
             message,
-            head="head",
+            head=head,
             config=options,
             imports="",
             upgrades=render_python_code(ops.UpgradeOps(operations)),

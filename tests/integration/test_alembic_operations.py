@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
 from pgvector.sqlalchemy import HALFVEC, VECTOR
 
 from pgvec_toolkit.alembic.vector_index import checked
 from pgvec_toolkit.database import Database
-from pgvec_toolkit.errors import ConfigurationError
+from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
 from tests.integration.alembic_project import Project
 from tests.integration.examples import psql
 from tests.integration.test_alembic_autogenerate import hnsw, items
@@ -73,7 +76,9 @@ def test_vectors_are_kept_where_they_can_be_and_where_not_a_revision_says_so(pro
     project.upgrade()
     assert project.run("SELECT embedding::text FROM items") == [("[1,2,3]",)]
 
+    project.options["render_as_batch"] = True
     text = project.autogenerate(items(type=HALFVEC(4)))
+    assert "batch_op.alter_column('embedding'" in text
     assert "import pgvector.sqlalchemy\n" in text
     assert "# No halfvec(3) can become a halfvec(4): this empties the column" in text
     assert "concurrently" not in text
@@ -113,6 +118,34 @@ def test_a_build_that_fails_leaves_no_invalid_index_and_may_be_repeated(project:
     assert (name, valid, "hnsw (embedding vector_cosine_ops)" in definition) == ("ix", True, True)
     assert seen == ["77MB"]
     assert project.run("SHOW maintenance_work_mem") != [("77MB",)]
+
+
+def test_a_build_waits_neither_for_that_of_another_nor_leaves_a_transaction_of_another(project: Project) -> None:
+    project.run(TABLE)
+    create = "CREATE INDEX CONCURRENTLY ix ON items USING hnsw (embedding vector_l2_ops)"
+    there = (
+        "SELECT FROM pg_class c JOIN pg_stat_progress_create_index p ON p.index_relid = c.oid WHERE c.relname = 'ix'"
+    )
+    project.write("1", 'op.create_vector_index("ix", "items", "embedding", distance="l2", concurrently=True)')
+    with (
+        psycopg.connect(project.dsn) as writer,
+        psycopg.connect(project.dsn, autocommit=True) as builder,
+        ThreadPoolExecutor() as threads,
+    ):
+        writer.execute("DELETE FROM items WHERE id = 1")  # the build waits for it to end
+        built = threads.submit(builder.execute, create)
+        while not project.run(there):
+            assert not built.done()
+        with pytest.raises(IndexBuildError, match="ix is being built by another session"):
+            project.upgrade()
+        writer.rollback()
+        built.result()
+    assert [row[:2] for row in project.run(INDEXES)] == [("ix", True)]
+
+    with project.engine.begin() as connection:
+        operations = Operations(MigrationContext.configure(connection))
+        with pytest.raises(ConfigurationError, match="given a connection that is in one"):
+            operations.drop_vector_index("ix", "items", concurrently=True)
 
 
 def test_scripts_of_all_operations_run_in_psql_there_and_back(project: Project) -> None:
@@ -169,13 +202,23 @@ def test_autogenerate_leaves_alone_what_is_not_the_users(migrated: Project, dsn:
         assert gone == [("remove_index", "gone"), ("remove_table", "of_user")]
 
 
-def test_filters_of_the_user_decide_and_the_plugin_may_be_switched_off(project: Project) -> None:
+def test_filters_of_the_user_decide_and_the_plugin_may_be_switched_off(
+    project: Project, caplog: pytest.LogCaptureFixture
+) -> None:
     project.run(TABLE)
     metadata = sa.MetaData()
     columns = [sa.Column("id", sa.Integer, primary_key=True), sa.Column("price", sa.Integer)]
     table = sa.Table("items", metadata, *columns, sa.Column("embedding", VECTOR(3)), hnsw(m=5))
     project.run("CREATE INDEX ix ON items USING hnsw (embedding vector_cosine_ops)")
     assert [each[0] for each in project.differences(metadata)] == ["remove_index", "add_index"]
+
+    for options in ({"isolation_level": "AUTOCOMMIT"}, {"postgresql_readonly": True}):
+        connected = project.engine
+        project.engine = connected.execution_options(**options)
+        found = [each[0] for each in project.differences(metadata)]
+        assert found == (["remove_index", "add_index"] if "isolation_level" in options else [])
+        project.engine = connected
+    assert "vector indexes of items are not compared: cannot execute CREATE TABLE in a read-only" in caplog.text
 
     asked = []
     project.options["include_object"] = lambda *given: asked.append(given) or given[2] != "index"

@@ -56,6 +56,11 @@ def test_a_new_project_works_at_once_and_takes_collections(
     )
     assert "op.drop_vector_space('docs', 'bits')" in second.read_text()
 
+    with pytest.raises(
+        ConfigurationError, match=r"no revision was written into the project of alembic\.ini: Can't locate"
+    ):
+        pgvec(*create, "--revision", "--head", "shop@head")
+
     # What a revision has of an embedder needs none to run.
     model = write_collection(folder / "alembic.ini", "texts", embedder=embedder).read_text()
     assert "'fingerprint': " in model
