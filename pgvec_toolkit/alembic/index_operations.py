@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -42,13 +42,12 @@ class CreateVectorIndexOp(MigrateOperation):
         *,
         concurrently: bool = False,
         if_not_exists: bool = False,
-        maintenance_work_mem: str | None = None,
-        workers: int | None = None,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         self.index = index
         self.concurrently = concurrently
         self.if_not_exists = if_not_exists
-        self.settings = {"maintenance_work_mem": maintenance_work_mem, "max_parallel_maintenance_workers": workers}
+        self.settings = {name: str(value) for name, value in (settings or {}).items() if value is not None}
 
     @classmethod
     def create_vector_index(
@@ -85,27 +84,12 @@ class CreateVectorIndexOp(MigrateOperation):
             maintenance_work_mem: memory of the build, as "2GB".
             workers: processes that help to build it.
         """
-        options = {"m": m, "ef_construction": ef_construction, "lists": lists}
-        index = checked(
-            index_name,
-            table_name,
-            column_or_expression,
-            method=method,
-            options=options,
-            opclass=opclass,
-            distance=distance,
-            cast=cast,
-            where=where,
-            schema=schema,
-        )
-        operation = cls(
-            index,
-            concurrently=concurrently,
-            if_not_exists=if_not_exists,
-            maintenance_work_mem=maintenance_work_mem,
-            workers=workers,
-        )
-        operations.invoke(operation)
+        given = {"m": m, "ef_construction": ef_construction, "lists": lists}
+        options = {key: value for key, value in given.items() if value is not None}
+        index = VectorIndex(index_name, table_name, column_or_expression, method, options, opclass, where, schema)
+        settings = {"maintenance_work_mem": maintenance_work_mem, "max_parallel_maintenance_workers": workers}
+        index = checked(index, distance, cast)
+        operations.invoke(cls(index, concurrently=concurrently, if_not_exists=if_not_exists, settings=settings))
 
     def reverse(self) -> DropVectorIndexOp:
         return DropVectorIndexOp(self.index, concurrently=self.concurrently, if_exists=self.if_not_exists, reverse=self)
@@ -181,8 +165,7 @@ class KeepVectorExtensionOp(MigrateOperation):
 
 @Operations.implementation_for(CreateVectorIndexOp)
 def _create(operations: Operations, operation: CreateVectorIndexOp) -> None:
-    context, index = operations.migration_context, operation.index
-    settings = {name: str(value) for name, value in operation.settings.items() if value is not None}
+    context, index, settings = operations.migration_context, operation.index, operation.settings
     built = index.to_index(concurrently=operation.concurrently)
     if not operation.concurrently:
         for name, value in settings.items():

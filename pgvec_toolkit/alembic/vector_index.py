@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -61,45 +61,26 @@ class VectorIndex:
         )
 
 
-def checked(
-    name: str,
-    table: str,
-    target: str | sa.TextClause,
-    *,
-    method: str,
-    options: Mapping[str, int | None],
-    opclass: str | None,
-    distance: str | None,
-    cast: str | None,
-    where: str | None,
-    schema: str | None,
-) -> VectorIndex:
-    """Return the index that the arguments of an operation describe, or raise ConfigurationError."""
-    from pgvec_toolkit.schema.index_specs import Hnsw, IvfFlat
+def checked(index: VectorIndex, distance: str | None, cast: str | None) -> VectorIndex:
+    """Return the index with the operator class of a distance, of a cast of its column; or raise ConfigurationError."""
+    from pgvec_toolkit.schema.index_specs import index_spec
 
-    if method not in METHODS:
-        raise ConfigurationError(f"unknown method {method!r}: use hnsw or ivfflat")
-    given = {key: value for key, value in options.items() if value is not None}
-    if alien := given.keys() - _OPTIONS[method].keys():
-        raise ConfigurationError(f"{method} has no {', '.join(sorted(alien))}; it has {', '.join(_OPTIONS[method])}")
-    Hnsw(**{**_OPTIONS["hnsw"], **given}) if method == "hnsw" else IvfFlat(**given)
-    type = "vector"
+    given: dict[str, Any] = dict(index.options)
+    index_spec(index.method, **(_OPTIONS["hnsw"] if index.method == "hnsw" else {}) | given)
+    target, type = index.target, "vector"
     if cast is not None:
         if not isinstance(target, str) or not (match := _CAST.fullmatch(cast)):
             raise ConfigurationError(f"cast={cast!r}: say a column, and a type with its dimensions, as halfvec(768)")
         type = match[1].lower()
         column = _DIALECT.identifier_preparer.quote(target)
         target = sa.text(f"(binary_quantize({column})::{cast})" if type == "bit" else f"({column}::{cast})")
-    return VectorIndex(
-        name, table, target, method, given, _opclass(target, method, opclass, distance, type), where, schema
-    )
+    return replace(index, target=target, opclass=_opclass(index, target, distance, type))
 
 
-def _opclass(
-    target: str | sa.TextClause, method: str, opclass: str | None, distance: str | None, type: str
-) -> str | None:
+def _opclass(index: VectorIndex, target: str | sa.TextClause, distance: str | None, type: str) -> str | None:
     from pgvec_toolkit.distance import Distance
 
+    opclass = index.opclass
     if opclass is not None and distance is not None:
         raise ConfigurationError("say opclass or distance, not both")
     if distance is not None:
@@ -108,7 +89,7 @@ def _opclass(
         return Distance(distance).opclass(type)
     if opclass is not None and not re.fullmatch(r'(?:[\w$]+|"[^"]+")(?:\.(?:[\w$]+|"[^"]+"))?', opclass):
         raise ConfigurationError(f"{opclass!r} is not the name of an operator class, as vector_cosine_ops is")
-    if opclass is None and method == "hnsw" and isinstance(target, str):
+    if opclass is None and index.method == "hnsw" and isinstance(target, str):
         raise ConfigurationError(
             "no operator class is the default of hnsw: say distance='cosine' for a column of type vector, else "
             "opclass='halfvec_cosine_ops' or the like"

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,7 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from pgvector.sqlalchemy import HALFVEC, VECTOR
 
-from pgvec_toolkit.alembic.vector_index import checked
+from pgvec_toolkit.alembic.vector_index import VectorIndex, checked
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
 from tests.integration.alembic_project import Project
@@ -267,8 +268,9 @@ def test_a_table_of_another_schema_and_a_type_of_the_users(project: Project) -> 
     ("wrong", "message"),
     [
         ({"method": "diskann"}, "use hnsw or ivfflat"),
-        ({"options": {"lists": 3}}, "hnsw has no lists; it has m, ef_construction"),
+        ({"options": {"lists": 3}}, "lists belongs to ivfflat"),
         ({"options": {"m": 40}}, "ef_construction must be from 80"),
+        ({"method": "ivfflat", "options": {"m": 4}}, "belong to hnsw; ivfflat takes lists"),
         ({"distance": None}, "no operator class is the default of hnsw"),
         ({"opclass": "vector_l2_ops"}, "opclass or distance, not both"),
         ({"distance": "cosin"}, "use cosine, l2"),
@@ -278,8 +280,8 @@ def test_a_table_of_another_schema_and_a_type_of_the_users(project: Project) -> 
         ({"cast": "halfvec(3)", "target": sa.text("(a)")}, "say a column"),
     ],
 )
-def test_wrong_arguments_are_explained(wrong: dict, message: str) -> None:
-    given = {"target": "embedding", "method": "hnsw", "options": {}, "opclass": None, "distance": "cosine"}
-    given |= {"cast": None, "where": None, "schema": None} | wrong
+def test_wrong_arguments_are_explained(wrong: dict[str, Any], message: str) -> None:
+    given = {"name": "ix", "table": "items", "target": "embedding", "distance": "cosine", "cast": None} | wrong
+    distance, cast = given.pop("distance"), given.pop("cast")
     with pytest.raises(ConfigurationError, match=message):
-        checked("ix", "items", given.pop("target"), **given)
+        checked(VectorIndex(**given), distance, cast)
