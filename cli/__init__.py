@@ -25,6 +25,7 @@ from pgvec_toolkit.cli import (
     models,
     projects,
     rebuilding,
+    registering,
     search,
     server,
     tuning,
@@ -44,6 +45,7 @@ app = typer.Typer(
 demo.add_to(app)
 server.add_to(app)
 projects.add_to(app)
+registering.add_to(collections.app)
 app.add_typer(collections.app, name="collection")
 data.add_to(app)
 loading.add_to(app)

@@ -127,12 +127,15 @@ def add_space(
 @app.command()
 def embed(
     name: Name,
-    space: Annotated[str, typer.Argument(help="Name of the vector space.", show_default=False)],
+    space: Annotated[
+        str | None, typer.Argument(help="Name of the vector space. [default: the default one]", show_default=False)
+    ] = None,
     dsn: Dsn = None,
 ) -> None:
     """Embed the chunks that have no vector in a space; interrupt and repeat it at will."""
-    done = collection(name, dsn).embed_space(space)
-    say(f"{done.chunks} chunks embedded into {space}")
+    opened = collection(name, dsn)
+    done = opened.embed_space(space)
+    say(f"{done.chunks} chunks embedded into {space or opened.space.name}")
     say_pruned(done.pruned_vectors, done.pruned_entries)
     say_cut(0, done.truncated, [])
 
@@ -170,10 +173,8 @@ def promote(
 @app.command("list")
 def list_(dsn: Dsn = None, as_json: Json = False) -> None:
     """List collections."""
-    columns = ("collection", "space", "type", "dimensions", "distance", "model", "estimated_rows")
-    rows = connect(dsn).fetch(
-        "SELECT collection, space, type, dimensions, distance, model, estimated_rows FROM pgvec.spaces ORDER BY 1, 2"
-    )
+    columns = ("collection", "space", "type", "dimensions", "distance", "model", "estimated_rows", "registered")
+    rows = connect(dsn).fetch(f"SELECT {', '.join(columns)} FROM pgvec.spaces ORDER BY 1, 2")
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
     else:
@@ -191,6 +192,7 @@ def show(name: Name, dsn: Dsn = None, as_json: Json = False) -> None:
         "rows": len(shown),
         "chunk_table": f"{space.schema}.{space.chunk_table}",
         "vector_table": f"{space.schema}.{space.vector_table}",
+        "registered": space.registered,
         "type": space.type,
         "dimensions": space.dimensions,
         "distance": str(space.distance),
@@ -217,9 +219,9 @@ def drop(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dsn: Dsn = None,
 ) -> None:
-    """Drop a collection with its tables and all that is in them."""
+    """Drop a collection with its tables and all that is in them; a registered table stays as it is."""
     dropped = collection(name, dsn)
-    if not yes:
+    if not yes and not dropped.space.registered:
         typer.confirm(f"Drop collection {name} and its {len(dropped)} rows?", abort=True, err=True)
     connect(dsn).drop_collection(name)
     say(f"collection {name} is gone")

@@ -9,7 +9,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from pgvec_toolkit.errors import ConfigurationError, NotMigrated
-from pgvec_toolkit.pool import Pool, translated_errors
+from pgvec_toolkit.pool import translated_errors
+from pgvec_toolkit.registering import Registering
 from pgvec_toolkit.schema import migrate
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from pgvec_toolkit.worker.follower import Worked
 
 
-class Database(Pool):
+class Database(Registering):
     """A PostgreSQL with pgvec in it. Safe to share between threads; close it, or use it as a context manager."""
 
     def migrate(self) -> None:

@@ -62,7 +62,9 @@ COMMENT ON FUNCTION pgvec._embedding_type(text, integer) IS 'The SQL type of the
 CREATE OR REPLACE FUNCTION pgvec._collection(collection text) RETURNS pgvec.collections
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE found pgvec.collections;
+DECLARE
+    found pgvec.collections;
+    its   record;
 BEGIN
     SELECT c.id, c.name, c.schema_name, c.table_name, c.language, c.created_at INTO found
     FROM pgvec.collections c WHERE c.name = collection;
@@ -72,9 +74,20 @@ BEGIN
                   HINT = coalesce('Known: ' || (SELECT string_agg(c.name, ', ' ORDER BY c.name) FROM pgvec.collections c) || '.',
                                   'There are none yet: create one with pgvec.create_collection(name, dimensions => n).');
     END IF;
+    -- The table of a user may be called otherwise now.
+    SELECT r.relation, n.nspname, k.relname INTO its FROM pgvec.registered_tables r
+    LEFT JOIN pg_class k ON k.oid = r.relation LEFT JOIN pg_namespace n ON n.oid = k.relnamespace WHERE r.collection_id = found.id;
+    IF its.relation IS NOT NULL THEN
+        IF its.relname IS NULL THEN
+            RAISE EXCEPTION 'table %.%, which is registered as collection %, is gone', quote_ident(found.schema_name), quote_ident(found.table_name), quote_literal(collection)
+                USING ERRCODE = 'PV001', HINT = format('End it: SELECT pgvec.unregister_table(%L); a table made anew can be registered again.', collection);
+        END IF;
+        found.schema_name := its.nspname;
+        found.table_name := its.relname;
+    END IF;
     RETURN found;
 END $$;
-COMMENT ON FUNCTION pgvec._collection(text) IS 'The catalogue row of a collection; PV001 if there is none.';
+COMMENT ON FUNCTION pgvec._collection(text) IS 'The catalogue row of a collection, with what its table is called now; PV001 if there is none.';
 
 CREATE OR REPLACE FUNCTION pgvec._space(collection text, space text) RETURNS pgvec.vector_spaces
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -83,7 +96,8 @@ DECLARE
     owner pgvec.collections := pgvec._collection(collection);
     found pgvec.vector_spaces;
 BEGIN
-    SELECT s.id, s.collection_id, s.name, s.table_name, s.type, s.dimensions, s.distance, s.model_id, s.is_default, s.created_at
+    SELECT s.id, s.collection_id, s.name, s.table_name, s.type, s.dimensions, s.distance, s.model_id, s.is_default, s.created_at,
+           s.embedding_column, s.embedding_attnum
     INTO found
     FROM pgvec.vector_spaces s
     WHERE s.collection_id = owner.id AND CASE WHEN space IS NULL THEN s.is_default ELSE s.name = space END;
@@ -91,7 +105,7 @@ BEGIN
         RAISE EXCEPTION 'collection % has no vector space %', quote_literal(collection), quote_nullable(space)
             USING ERRCODE = 'PV001', HINT = format('It has: %s.', (SELECT string_agg(s.name, ', ' ORDER BY s.name) FROM pgvec.vector_spaces s WHERE s.collection_id = owner.id));
     END IF;
-    RETURN found;
+    RETURN CASE WHEN found.embedding_column IS NULL THEN found ELSE pgvec._current_space(found) END;
 END $$;
 COMMENT ON FUNCTION pgvec._space(text, text) IS 'The catalogue row of a vector space (NULL: the default one); PV001 if there is none.';
 
@@ -133,17 +147,32 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec._column_type(text) IS 'The SQL type of a typed column, from any of its usual names.';
 
+CREATE OR REPLACE FUNCTION pgvec._is_filterable(type oid) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT t.typtype = 'e' OR CASE t.typtype WHEN 'd' THEN t.typbasetype ELSE t.oid END
+           IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'uuid'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'float4'::regtype, 'float8'::regtype,
+               'numeric'::regtype, 'bool'::regtype, 'date'::regtype, 'timestamp'::regtype, 'timestamptz'::regtype, 'text[]'::regtype)
+    FROM pg_type t WHERE t.oid = type
+$$;
+COMMENT ON FUNCTION pgvec._is_filterable(oid) IS 'Whether filters can compare values of a type: of a domain, those of what it is based on.';
+
 CREATE OR REPLACE FUNCTION pgvec._columns(relation regclass)
 RETURNS TABLE ("column" name, type text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT a.attname, format_type(a.atttypid, a.atttypmod)
-    FROM pg_attribute a
-    WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
+    FROM pg_attribute a LEFT JOIN pgvec.registered_tables r ON r.relation = _columns.relation
+    WHERE a.attrelid = _columns.relation AND a.attnum > 0 AND NOT a.attisdropped
       AND a.attname <> ALL ('{key,id,document_id,position,text,metadata,tsv}') AND NOT starts_with(a.attname, 'pgvec_promoting_')
+      -- The others of a registered table; but what is shown as a part of the chunk is not shown twice.
+      AND (r.relation IS NULL OR pgvec._is_filterable(a.atttypid) AND a.attname <> ALL (ARRAY[r.key_column, r.id_column, coalesce(r.text_column, ''), 'pgvec_id'])
+                                 AND a.attnum <> ALL (array_remove(r.attnums, NULL)))
     ORDER BY a.attnum
 $$;
-COMMENT ON FUNCTION pgvec._columns(regclass) IS 'The typed columns of a chunk table. The table itself is the record: a column added by ALTER TABLE counts, one that promote() is filling does not.';
+COMMENT ON FUNCTION pgvec._columns(regclass) IS
+'The typed columns of a chunk table. The table itself is the record: a column added by ALTER TABLE counts, one that promote() is filling does not. Of a
+registered table those that filters can compare.';
 
 CREATE OR REPLACE FUNCTION pgvec._relation(schema_name text, table_name text) RETURNS regclass
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

@@ -20,21 +20,12 @@ BEGIN
     PERFORM pgvec._check_name('collection', name);
     -- Two sessions creating the same name: the second waits here, then gets the clear error below.
     PERFORM pg_advisory_xact_lock(hashtext('pgvec.create_collection'));
-    IF EXISTS (SELECT FROM pgvec.collections c WHERE c.name = create_collection.name) THEN
-        RAISE EXCEPTION 'collection % exists already', quote_literal(name)
-            USING ERRCODE = 'PV002', HINT = 'Open it, or drop it first with pgvec.drop_collection(name).';
-    END IF;
+    PERFORM pgvec._check_new(name);
     IF to_regnamespace(quote_ident(schema)) IS NULL THEN
         RAISE EXCEPTION 'there is no schema %', quote_nullable(schema)
             USING ERRCODE = 'PV005', HINT = 'Create it first: CREATE SCHEMA name.';
     END IF;
-    BEGIN
-        PERFORM language::regconfig;
-    EXCEPTION WHEN undefined_object OR invalid_schema_name OR invalid_name THEN
-        RAISE EXCEPTION 'there is no text search configuration %', quote_nullable(language)
-            USING ERRCODE = 'PV005', HINT = format('One of: %s.', (SELECT string_agg(t.cfgname, ', ' ORDER BY t.cfgname) FROM pg_ts_config t));
-    END;
-    PERFORM pgvec._check_free(schema, name);
+    PERFORM pgvec._check_language(language), pgvec._check_free(schema, name), pgvec._give_way(schema, name);
     INSERT INTO pgvec.collections AS c (name, schema_name, table_name, language)
     VALUES (name, schema, name, language)
     RETURNING c.id, c.name, c.schema_name, c.table_name, c.language, c.created_at INTO created;
@@ -52,6 +43,28 @@ dimensions, halfvec up to 4,000, beyond that vector with a binary index. distanc
 hamming (the default) or jaccard. language: text search configuration of column tsv (simple: words as they are). keywords: whether
 it gets a keyword index, for keyword and hybrid searches.
 Example: SELECT pgvec.create_collection(''docs'', dimensions => 384, columns => ''{"section": "text"}'');';
+
+CREATE OR REPLACE FUNCTION pgvec._check_new(name text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pgvec.collections c WHERE c.name = _check_new.name) THEN
+        RAISE EXCEPTION 'collection % exists already', quote_literal(name)
+            USING ERRCODE = 'PV002', HINT = 'Open it, or drop it first with pgvec.drop_collection(name).';
+    END IF;
+END $$;
+COMMENT ON FUNCTION pgvec._check_new(text) IS 'PV002 if there is a collection of that name.';
+
+CREATE OR REPLACE FUNCTION pgvec._check_language(language text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM language::regconfig;
+EXCEPTION WHEN undefined_object OR invalid_schema_name OR invalid_name THEN
+    RAISE EXCEPTION 'there is no text search configuration %', quote_nullable(language)
+        USING ERRCODE = 'PV005', HINT = format('One of: %s.', (SELECT string_agg(t.cfgname, ', ' ORDER BY t.cfgname) FROM pg_ts_config t));
+END $$;
+COMMENT ON FUNCTION pgvec._check_language(text) IS 'PV005 unless this is a text search configuration.';
 
 CREATE OR REPLACE FUNCTION pgvec._check_free(schema text, table_name text) RETURNS void
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -109,6 +122,9 @@ DECLARE
 BEGIN
     IF if_exists AND NOT EXISTS (SELECT FROM pgvec.collections c WHERE c.name = drop_collection.name) THEN
         RETURN false;
+    ELSIF EXISTS (SELECT FROM pgvec.collections c JOIN pgvec.registered_tables r ON r.collection_id = c.id WHERE c.name = drop_collection.name) THEN
+        PERFORM pgvec.unregister_table(name);  -- the table is not ours to drop
+        RETURN true;
     END IF;
     dropped := pgvec._collection(name);
     PERFORM pgvec._detach(a.id) FROM pgvec.attachments a WHERE a.collection_id = dropped.id;
@@ -121,7 +137,8 @@ BEGIN
     RETURN true;
 END $$;
 COMMENT ON FUNCTION pgvec.drop_collection(text, boolean) IS
-'Drop a collection, its tables and all that the catalogue knows of it. Returns whether there was one.';
+'Drop a collection, its tables and all that the catalogue knows of it. Returns whether there was one. A registered table stays: it is
+unregistered (pgvec.unregister_table).';
 
 CREATE OR REPLACE FUNCTION pgvec.delete_documents(collection text, document_ids text[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -131,6 +148,7 @@ DECLARE
     document text;
     deleted bigint;
 BEGIN
+    PERFORM pgvec._refuse_registered(owner, 'Delete its rows yourself: searches see it at once.');
     -- First the ledger, in the order of ingestions: whoever writes the same documents waits there, not in a deadlock.
     FOR document IN SELECT DISTINCT d.id COLLATE "C" FROM unnest(document_ids) d (id) ORDER BY 1 LOOP
         DELETE FROM pgvec.ledger l WHERE l.collection_id = owner.id AND l.document_id = document;

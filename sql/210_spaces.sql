@@ -24,6 +24,7 @@ DECLARE
     table_    text := owner.table_name || '_' || space;
     bytes     integer;
 BEGIN
+    PERFORM pgvec._refuse_registered(owner, 'Add a vector column to it, and register that: pgvec.register_space(collection, embedding => …).');
     PERFORM pgvec._check_name('vector space', space), pgvec._distance(distance_, type_, dimensions);
     IF space IN ('keyword', 'keywords', 'lexemes', 'history') THEN
         RAISE EXCEPTION 'a vector space cannot be called %: something else has that name', space USING ERRCODE = 'PV003', HINT = 'Choose another name for the space.';
@@ -80,24 +81,40 @@ BEGIN
         RAISE EXCEPTION 'vector space % is the one that searches of collection % use', quote_literal(dropped.name), quote_literal(collection)
             USING ERRCODE = 'PV005', HINT = 'Drop the collection instead: pgvec.drop_collection(name); or make another space the default: pgvec.switch_space(collection, space).';
     END IF;
-    EXECUTE format('DROP TABLE IF EXISTS %I.%I', owner.schema_name, dropped.table_name);
+    IF dropped.embedding_column IS NULL THEN
+        EXECUTE format('DROP TABLE IF EXISTS %I.%I', owner.schema_name, dropped.table_name);
+    END IF;
     IF EXISTS (SELECT FROM pgvec.histories h WHERE h.collection_id = owner.id) THEN
         EXECUTE format('DROP TABLE %I.%I', owner.schema_name, dropped.table_name || '_history');
     END IF;
     DELETE FROM pgvec.vector_spaces s WHERE s.id = dropped.id;
 END $$;
-COMMENT ON FUNCTION pgvec.drop_space(text, text) IS 'Drop a vector space that was added to a collection, with its vectors.
+COMMENT ON FUNCTION pgvec.drop_space(text, text) IS 'Drop a vector space that was added to a collection, with its vectors; the column of a registered table stays.
 Example: SELECT pgvec.drop_space(''docs'', ''title'');';
 
 CREATE OR REPLACE VIEW pgvec.spaces AS
-SELECT c.name AS collection, s.name AS space, c.schema_name, c.table_name AS chunk_table, s.table_name AS vector_table,
+SELECT c.name AS collection, s.name AS space, coalesce(n.nspname::text, c.schema_name) COLLATE "default" AS schema_name,
+       coalesce(t.relname::text, c.table_name) COLLATE "default" AS chunk_table, coalesce(t.relname::text, s.table_name) COLLATE "default" AS vector_table,
        s.type, s.dimensions, s.distance, m.name AS model, c.language, s.is_default,
-       greatest(k.reltuples, 0)::bigint AS estimated_rows
+       greatest(k.reltuples, 0)::bigint AS estimated_rows, r.relation IS NOT NULL AS registered
 FROM pgvec.collections c
 JOIN pgvec.vector_spaces s ON s.collection_id = c.id
 LEFT JOIN pgvec.models m ON m.id = s.model_id
-LEFT JOIN pg_catalog.pg_class k ON k.oid = to_regclass(format('%I.%I', c.schema_name, s.table_name));
-COMMENT ON VIEW pgvec.spaces IS 'Every vector space of every collection, with its tables, model and estimated number of rows.';
+LEFT JOIN pgvec.registered_tables r ON r.collection_id = c.id
+LEFT JOIN pg_catalog.pg_class t ON t.oid = r.relation
+LEFT JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+LEFT JOIN pg_catalog.pg_class k ON k.oid = CASE WHEN r.relation IS NULL THEN to_regclass(format('%I.%I', c.schema_name, s.table_name)) ELSE r.relation END;
+COMMENT ON VIEW pgvec.spaces IS
+'Every vector space of every collection, with its tables, model and estimated number of rows; registered: whether it is a column of a table of yours.';
+
+CREATE OR REPLACE FUNCTION pgvec._index_stem(wanted pgvec.vector_spaces) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN wanted.embedding_column IS NULL THEN wanted.table_name
+                WHEN octet_length(s.name) <= 48 THEN s.name ELSE left(s.name, 20) || '_' || left(md5(s.name), 8) END
+    FROM (SELECT wanted.table_name || '_' || wanted.embedding_column AS name) s
+$$;
+COMMENT ON FUNCTION pgvec._index_stem(pgvec.vector_spaces) IS 'How the names of the vector indexes of a space begin: a table may have several vector columns.';
 
 CREATE OR REPLACE FUNCTION pgvec._indexes(relation regclass, wanted pgvec.vector_spaces)
 RETURNS TABLE (oid oid, name name, method name, form text, options text[], valid boolean, usable boolean, dimensions integer, lists integer,
@@ -112,7 +129,7 @@ AS $$
            shape.form || CASE shape.form WHEN 'prefix' THEN ' ' || f.atttypmod ELSE '' END || coalesce(' lists=' || built.lists, '')
     FROM pg_index x
     JOIN pg_class i ON i.oid = x.indexrelid
-    JOIN pg_am a ON a.oid = i.relam
+    JOIN pg_am a ON a.oid = i.relam AND a.amname IN ('hnsw', 'ivfflat')
     JOIN pg_attribute f ON f.attrelid = i.oid AND f.attnum = 1
     JOIN pg_type t ON t.oid = f.atttypid
     JOIN pg_opclass o ON o.oid = x.indclass[0]
@@ -123,9 +140,14 @@ AS $$
                                     WHEN f.atttypmod = wanted.dimensions AND t.typname = 'halfvec' THEN 'halfvec'
                                     ELSE 'other' END AS form) shape
     CROSS JOIN LATERAL (SELECT CASE a.amname WHEN 'ivfflat' THEN coalesce((regexp_match(array_to_string(i.reloptions, ' '), 'lists=(\d+)'))[1]::integer, 100) END AS lists) built
-    WHERE x.indrelid = relation AND a.amname IN ('hnsw', 'ivfflat')
+    WHERE x.indrelid = relation
+      -- A registered table may have several vector columns.
+      AND (wanted.embedding_column IS NULL OR EXISTS (
+           SELECT FROM pg_attribute e WHERE e.attrelid = relation AND e.attname = wanted.embedding_column AND CASE WHEN x.indkey[0] <> 0 THEN x.indkey[0] = e.attnum
+           ELSE EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.oid
+                        AND d.refclassid = 'pg_class'::regclass AND d.refobjid = relation AND d.refobjsubid = e.attnum) END))
     -- What is to replace an index is not in use until it has its name.
-    ORDER BY 7 DESC, i.relname = wanted.table_name || '_ccnew', array_position('{full,halfvec,prefix,binary}'::text[], shape.form), i.relname
+    ORDER BY 7 DESC, i.relname = pgvec._index_stem(wanted) || '_ccnew', array_position('{full,halfvec,prefix,binary}'::text[], shape.form), i.relname
 $$;
 COMMENT ON FUNCTION pgvec._indexes(regclass, pgvec.vector_spaces) IS 'The vector indexes of a vector table, and which of them searches can use; they use the first.';
 

@@ -76,7 +76,7 @@ DECLARE
     owner pgvec.collections := pgvec._collection(collection);
     found text;
 BEGIN
-    PERFORM pgvec._check_name('column', key);
+    PERFORM pgvec._check_name('column', key), pgvec._refuse_registered(owner, 'Add a column to it yourself: it is a typed column at once.');
     wanted := pgvec._column_type(type);
     relation := pgvec._relation(owner.schema_name, owner.table_name);
     hidden := 'pgvec_promoting_' || pgvec._promote_name(key);

@@ -55,13 +55,24 @@ CREATE OR REPLACE FUNCTION pgvec.keep_keywords() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    keywords text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME || '_keywords');
-    lexemes  text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME || '_lexemes');
+    -- The arguments, for a registered table: schema and stem of the index, language, name and number of the columns for key and text. No
+    -- catalogue is read: who writes rows need not have rights there.
+    home     text := coalesce(TG_ARGV[0], TG_TABLE_SCHEMA);
+    stem     text := coalesce(TG_ARGV[1], TG_TABLE_NAME);
+    keywords text := format('%I.%I', home, stem || '_keywords');
+    lexemes  text := format('%I.%I', home, stem || '_lexemes');
+    rows     text := CASE WHEN TG_NARGS > 0 AND TG_OP <> 'TRUNCATE' THEN format(
+        '(SELECT r.%I AS key, r.%I::text AS text, to_tsvector(%L::regconfig, left(coalesce(r.%2$I, ''''), 250000)) AS tsv FROM %%s r)',
+        pgvec._column_now(TG_RELID, TG_ARGV[3], TG_ARGV[4]::smallint), pgvec._column_now(TG_RELID, TG_ARGV[5], TG_ARGV[6]::smallint), TG_ARGV[2]) ELSE '%s' END;
+    olds     text := format(rows, 'old_rows');
+    news     text := format(rows, 'new_rows');
+    -- Words that have not changed need no writing; but where they are not stored, to look for them costs more than to compare the texts.
+    words    text := CASE TG_NARGS WHEN 0 THEN 'o.tsv <> n.tsv' ELSE 'o.text <> n.text' END;
     -- An UPDATE of other columns changes nothing here.
-    come     text := CASE TG_OP WHEN 'INSERT' THEN 'SELECT n.key, n.tsv FROM new_rows n WHERE n.text IS NOT NULL'
-        WHEN 'UPDATE' THEN 'SELECT n.key, n.tsv FROM new_rows n LEFT JOIN old_rows o ON o.key = n.key WHERE n.text IS NOT NULL AND (o.text IS NULL OR o.tsv <> n.tsv)' END;
-    gone     text := CASE TG_OP WHEN 'DELETE' THEN 'SELECT o.key, o.tsv FROM old_rows o WHERE o.text IS NOT NULL'
-        WHEN 'UPDATE' THEN 'SELECT o.key, o.tsv FROM old_rows o LEFT JOIN new_rows n ON n.key = o.key WHERE o.text IS NOT NULL AND (n.text IS NULL OR n.tsv <> o.tsv)' END;
+    come     text := CASE TG_OP WHEN 'INSERT' THEN format('SELECT n.key, n.tsv FROM %s n WHERE n.text IS NOT NULL', news)
+        WHEN 'UPDATE' THEN format('SELECT n.key, n.tsv FROM %s n LEFT JOIN %s o ON o.key = n.key WHERE n.text IS NOT NULL AND (o.text IS NULL OR %s)', news, olds, words) END;
+    gone     text := CASE TG_OP WHEN 'DELETE' THEN format('SELECT o.key, o.tsv FROM %s o WHERE o.text IS NOT NULL', olds)
+        WHEN 'UPDATE' THEN format('SELECT o.key, o.tsv FROM %s o LEFT JOIN %s n ON n.key = o.key WHERE o.text IS NOT NULL AND (n.text IS NULL OR %s)', olds, news, words) END;
     changed  boolean;
     counted  bigint;
 BEGIN
@@ -94,7 +105,7 @@ BEGIN
     -- About once in 50,000 rows they are added up; by one writer at a time, and not where that could fail it.
     IF random() * 50000 < counted AND current_setting('transaction_isolation') = 'read committed'
        AND has_table_privilege(lexemes, 'SELECT') AND has_table_privilege(lexemes, 'DELETE') THEN
-        PERFORM pgvec.add_up_lexemes(TG_TABLE_SCHEMA, TG_TABLE_NAME);
+        PERFORM pgvec.add_up_lexemes(home, stem);
     END IF;
     RETURN NULL;
 END $$;
@@ -131,8 +142,15 @@ AS $$
 DECLARE
     owner  pgvec.collections := pgvec._collection(collection);
     chunks text := format('%I.%I', owner.schema_name, owner.table_name);
+    r      pgvec.registered_tables := pgvec._registered(owner.id);
+    home   text := coalesce(r.home, owner.schema_name);
+    stem   text := CASE WHEN r.home IS NULL THEN owner.table_name ELSE owner.name END;
 BEGIN
     PERFORM pgvec._check_bm25(k1, b);
+    IF r.home IS NOT NULL AND r.text_column IS NULL THEN
+        RAISE EXCEPTION 'collection % has no text to search for keywords', quote_literal(collection)
+            USING ERRCODE = 'PV005', HINT = 'Register its table with a text: pgvec.unregister_table(name), then pgvec.register_table(relation, text => …).';
+    END IF;
     -- What others wrote since the snapshot was taken would be missing. A collection of this transaction nobody else writes.
     IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable') AND owner.created_at <> now() THEN
         RAISE EXCEPTION 'a keyword index cannot be built in a transaction that is %', current_setting('transaction_isolation')
@@ -144,24 +162,27 @@ BEGIN
         RAISE EXCEPTION 'collection % has a keyword index already', quote_literal(collection)
             USING ERRCODE = 'PV002', HINT = 'Drop it first with pgvec.drop_keyword_index(collection).';
     END IF;
-    PERFORM pgvec._check_free(owner.schema_name, owner.table_name || '_keywords'), pgvec._check_free(owner.schema_name, owner.table_name || '_lexemes');
+    PERFORM pgvec._check_free(home, stem || '_keywords'), pgvec._check_free(home, stem || '_lexemes');
     EXECUTE format('CREATE TABLE %I.%I (key bigint PRIMARY KEY, length integer NOT NULL, length_class smallint NOT NULL, lexemes integer[] NOT NULL, '
-                   'terms %I.sparsevec(1000000000))', owner.schema_name, owner.table_name || '_keywords', pgvec._vector_schema());
+                   'terms %I.sparsevec(1000000000))', home, stem || '_keywords', pgvec._vector_schema());
     -- In line while a row fits a page.
     EXECUTE format('ALTER TABLE %I.%I ALTER lexemes SET STORAGE EXTERNAL, ALTER terms SET STORAGE EXTERNAL, SET (toast_tuple_target = 8160)',
-                   owner.schema_name, owner.table_name || '_keywords');
+                   home, stem || '_keywords');
     EXECUTE format('CREATE TABLE %I.%I (lexeme text COLLATE "C" NOT NULL, length_class smallint NOT NULL, chunks bigint NOT NULL, words bigint NOT NULL)',
-                   owner.schema_name, owner.table_name || '_lexemes');
+                   home, stem || '_lexemes');
     INSERT INTO pgvec.keyword_indexes (collection_id, k1, b, probe) VALUES (owner.id, k1, b, pgvec._lexeme_number('probe'));
-    PERFORM pgvec._grant_as(chunks::regclass, pgvec._relation(owner.schema_name, owner.table_name || suffix)) FROM unnest('{_keywords,_lexemes}'::text[]) suffix;
-    PERFORM pgvec._create_triggers(chunks, 'pgvec_keywords_', 'pgvec.keep_keywords()'), pgvec._fill_keyword_index(owner);
+    PERFORM pgvec._grant_as(chunks::regclass, pgvec._relation(home, stem || suffix)) FROM unnest('{_keywords,_lexemes}'::text[]) suffix;
+    PERFORM pgvec._create_triggers(chunks, 'pgvec_keywords_', format('pgvec.keep_keywords(%s)', CASE WHEN r.home IS NOT NULL THEN (
+                SELECT string_agg(quote_literal(a), ', ' ORDER BY o)
+                FROM unnest(ARRAY[home, stem, owner.language, r.key_column, r.attnums[1]::text, r.text_column, r.attnums[3]::text]) WITH ORDINALITY u (a, o)) END)),
+            pgvec._fill_keyword_index(owner);
     -- A small pending list: each search reads all of it.
-    EXECUTE format('CREATE INDEX ON %I.%I USING gin (lexemes) WITH (gin_pending_list_limit = 1024)', owner.schema_name, owner.table_name || '_keywords');
-    EXECUTE format('CREATE INDEX ON %I.%I (lexeme)', owner.schema_name, owner.table_name || '_lexemes');
+    EXECUTE format('CREATE INDEX ON %I.%I USING gin (lexemes) WITH (gin_pending_list_limit = 1024)', home, stem || '_keywords');
+    EXECUTE format('CREATE INDEX ON %I.%I (lexeme)', home, stem || '_lexemes');
 END $$;
 COMMENT ON FUNCTION pgvec.create_keyword_index(text, double precision, double precision) IS
 'Give a collection that has none its keyword index: tables <collection>_keywords and <collection>_lexemes, and triggers that keep them.
-New collections have one. It takes about 0.1 ms a chunk, during which others can search but not write. Whoever may read or write the
+New collections have one; those of a registered table are called after the collection. It takes about 0.1 ms a chunk, during which others can search but not write. Whoever may read or write the
 chunk table may do so with the tables of the index.
 k1: how much more a word says the more often it occurs; b: how much the length of a chunk counts, 0 to 1.
 Example: SELECT pgvec.create_keyword_index(''docs'', k1 => 1.5);';
@@ -190,16 +211,17 @@ CREATE OR REPLACE FUNCTION pgvec._fill_keyword_index(owner pgvec.collections) RE
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET row_security = off
 AS $$
 DECLARE
-    chunks text := format('%I.%I', owner.schema_name, owner.table_name);
+    chunks   text := pgvec._chunks_sql(owner);
+    keywords text := pgvec._keyword_table(owner, '_keywords');
 BEGIN
-    EXECUTE format('INSERT INTO %I.%I (key, length, length_class, lexemes, terms) SELECT d.key, k.length, k.length_class, k.lexemes, k.terms '
+    EXECUTE format('INSERT INTO %s (key, length, length_class, lexemes, terms) SELECT d.key, k.length, k.length_class, k.lexemes, k.terms '
                    'FROM %s d CROSS JOIN pgvec._length_classes() classes CROSS JOIN LATERAL pgvec._keyword_terms(d.tsv, classes) k '
-                   'WHERE d.text IS NOT NULL ORDER BY d.key', owner.schema_name, owner.table_name || '_keywords', chunks);
+                   'WHERE d.text IS NOT NULL ORDER BY d.key', keywords, chunks);
     EXECUTE format($sql$
-        INSERT INTO %1$I.%2$I (lexeme, length_class, chunks, words)
-        SELECT l.lexeme, 0, count(*), 0 FROM %4$s d CROSS JOIN LATERAL unnest(d.tsv) l WHERE d.text IS NOT NULL GROUP BY l.lexeme
-        UNION ALL SELECT '', t.length_class, count(*), sum(t.length) FROM %1$I.%3$I t GROUP BY t.length_class$sql$,
-        owner.schema_name, owner.table_name || '_lexemes', owner.table_name || '_keywords', chunks);
+        INSERT INTO %1$s (lexeme, length_class, chunks, words)
+        SELECT l.lexeme, 0, count(*), 0 FROM %3$s d CROSS JOIN LATERAL unnest(d.tsv) l WHERE d.text IS NOT NULL GROUP BY l.lexeme
+        UNION ALL SELECT '', t.length_class, count(*), sum(t.length) FROM %2$s t GROUP BY t.length_class$sql$,
+        pgvec._keyword_table(owner, '_lexemes'), keywords, chunks);
 END $$;
 COMMENT ON FUNCTION pgvec._fill_keyword_index(pgvec.collections) IS 'Write the rows of a keyword index that is empty.';
 
@@ -226,7 +248,7 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM pgvec._drop_triggers(format('%I.%I', owner.schema_name, owner.table_name), 'pgvec_keywords_');
-    EXECUTE format('DROP TABLE IF EXISTS %1$I.%2$I, %1$I.%3$I', owner.schema_name, owner.table_name || '_keywords', owner.table_name || '_lexemes');
+    EXECUTE format('DROP TABLE IF EXISTS %s, %s', pgvec._keyword_table(owner, '_keywords'), pgvec._keyword_table(owner, '_lexemes'));
     RETURN true;
 END $$;
 COMMENT ON FUNCTION pgvec.drop_keyword_index(text) IS 'Drop the keyword index of a collection; returns whether there was one.

@@ -73,6 +73,7 @@ DECLARE
     owner  pgvec.collections := pgvec._collection(collection);
     chunks regclass := pgvec._relation(owner.schema_name, owner.table_name);
 BEGIN
+    PERFORM pgvec._refuse_registered(owner, 'Earlier versions of rows are for a collection of pgvec''s own to keep: pgvec.attach(relation, text) makes one that follows a table.');
     IF EXISTS (SELECT FROM pgvec.histories h WHERE h.collection_id = owner.id) THEN
         RAISE EXCEPTION 'collection % has a history already', quote_literal(collection)
             USING ERRCODE = 'PV002', HINT = 'Forget what it holds with pgvec.purge(collection), or drop it with pgvec.drop_history(collection).';
@@ -122,6 +123,7 @@ DECLARE
     chunks regclass := pgvec._relation(owner.schema_name, owner.table_name);
 BEGIN
     IF since IS NULL THEN
+        PERFORM pgvec._refuse_registered(owner, 'Registered tables have no history.');
         RAISE EXCEPTION 'collection % has no history', quote_literal(owner.name)
             USING ERRCODE = 'PV005', HINT = 'Let it have one from now on: pgvec.create_history(collection).';
     ELSIF (as_of >= since) IS NOT TRUE THEN

@@ -95,6 +95,7 @@ DECLARE
     type text;
     template text;
     condition text;
+    registered integer := (SELECT r.collection_id FROM pgvec.registered_tables r WHERE r.relation = _condition_sql.relation);
 BEGIN
     IF templates IS NULL THEN
         PERFORM pgvec._unknown_operator(operator, field);
@@ -102,8 +103,12 @@ BEGIN
         RAISE EXCEPTION 'field % cannot be filtered on', quote_literal(field)
             USING ERRCODE = 'PV004', HINT = 'Fields are the typed columns, id, document_id, position, text, and the keys of metadata.';
     END IF;
-    SELECT format_type(a.atttypid, NULL) INTO type FROM pg_attribute a
-    WHERE a.attrelid = relation AND a.attname = field AND a.attnum > 0 AND NOT a.attisdropped AND NOT starts_with(field, 'pgvec_promoting_');
+    IF registered IS NULL THEN
+        SELECT format_type(a.atttypid, NULL) INTO type FROM pg_attribute a
+        WHERE a.attrelid = relation AND a.attname = field AND a.attnum > 0 AND NOT a.attisdropped AND NOT starts_with(field, 'pgvec_promoting_');
+    ELSE
+        SELECT f.field, f.type INTO field, type FROM pgvec._registered_field(pgvec._registered(registered), field, operand) f;
+    END IF;
     home := CASE WHEN type IS NULL THEN 'metadata' WHEN type = 'text[]' THEN 'list'
                  WHEN type IN ('text', 'character varying', 'character') THEN 'text' ELSE 'column' END;
     FOREACH kind IN ARRAY kinds LOOP
@@ -158,7 +163,9 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     -- All whole numbers meet as bigint, so that none is out of range for a smaller column.
-    met text := CASE WHEN type IN ('smallint', 'integer') THEN 'bigint' WHEN type = 'text[]' THEN 'text' ELSE type END;
+    met text := CASE WHEN type IN ('smallint', 'integer') THEN 'bigint' WHEN type = 'text[]' THEN 'text'
+                     WHEN type = 'character' THEN 'bpchar'  -- by that name it would have one letter
+                     ELSE type END;
     whole boolean := met = 'bigint';
     wanted text := CASE WHEN whole OR type IN ('double precision', 'real', 'numeric') THEN 'number'
                         WHEN type = 'boolean' THEN 'boolean' ELSE 'string' END;

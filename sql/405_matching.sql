@@ -13,13 +13,13 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec._predicate_sql(regclass, jsonb) IS 'What rows of the chunk table d must fulfil, the filter and where_sql; NULL if nothing.';
 
-CREATE OR REPLACE FUNCTION pgvec._excluded_sql(chunks text, options jsonb, alias text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+CREATE OR REPLACE FUNCTION pgvec._excluded_sql(owner pgvec.collections, options jsonb, alias text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN (options -> 'exclude')::boolean
-                THEN format('%s.key NOT IN (SELECT d.key FROM %s d WHERE d.id = ANY ($4::text[]))', alias, chunks) ELSE 'true' END
+                THEN format('%s.key NOT IN (SELECT d.key FROM %s d WHERE %s)', alias, pgvec._chunks_sql(owner), pgvec._ids_sql(owner, '$4::text[]')) ELSE 'true' END
 $$;
-COMMENT ON FUNCTION pgvec._excluded_sql(text, jsonb, text) IS 'The condition that leaves out the ids of $4.';
+COMMENT ON FUNCTION pgvec._excluded_sql(pgvec.collections, jsonb, text) IS 'The condition that leaves out the ids of $4.';
 
 CREATE OR REPLACE FUNCTION pgvec._matching(statement text, filter jsonb, parameters jsonb) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -34,7 +34,7 @@ a third of the table, and an OR of two columns for a reason to read all of it.';
 CREATE OR REPLACE FUNCTION pgvec._matching_sql(chunks text, predicate text, options jsonb, most integer) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('pgvec._matching(%L, %s, %s)', format('SELECT d.key FROM %s d WHERE %s%s', chunks, predicate, ' LIMIT ' || most),
+    SELECT format('pgvec._matching(%L, %s, %s)', format('SELECT d.key::bigint FROM %s d WHERE %s%s', chunks, predicate, ' LIMIT ' || most),
                   CASE WHEN options ? 'filter' THEN '$2' ELSE 'NULL' END, CASE WHEN options ? 'where_sql' THEN '$3' ELSE 'NULL' END)
 $$;
 COMMENT ON FUNCTION pgvec._matching_sql(text, text, jsonb, integer) IS 'The call that returns the keys of matching rows, of so many at most (NULL: of all).';
@@ -53,18 +53,18 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec._is_indexed(text, text, jsonb) IS 'Whether an index can find the matching rows, or whether all have to be read: the planner knows.';
 
-CREATE OR REPLACE FUNCTION pgvec._exact_sql(chunks text, vectors text, distance text, matches text, options jsonb,
+CREATE OR REPLACE FUNCTION pgvec._exact_sql(owner pgvec.collections, vectors text, distance text, matches text, options jsonb,
                                             condition text, rows_wanted integer) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE WHEN matches IS NULL
         THEN format('SELECT v.key, %1$s AS distance, true AS exact FROM %2$s v WHERE %3$s AND %4$s ORDER BY (%1$s) + 0 LIMIT %5$s',
-                    distance, vectors, condition, pgvec._excluded_sql(chunks, options, 'v'), rows_wanted)
+                    distance, vectors, condition, pgvec._excluded_sql(owner, options, 'v'), rows_wanted)
         -- The distance of a match must stay a lookup (OFFSET 0), or all vectors would be read.
         ELSE format('SELECT m.key, e.distance, true AS exact FROM %1$s AS m (key) '
                     'CROSS JOIN LATERAL (SELECT %2$s AS distance FROM %3$s v WHERE v.key = m.key OFFSET 0) e '
                     'WHERE %4$s AND %5$s ORDER BY e.distance LIMIT %6$s',
-                    matches, distance, vectors, condition, pgvec._excluded_sql(chunks, options, 'm'), rows_wanted) END
+                    matches, distance, vectors, condition, pgvec._excluded_sql(owner, options, 'm'), rows_wanted) END
 $$;
-COMMENT ON FUNCTION pgvec._exact_sql(text, text, text, text, jsonb, text, integer) IS
+COMMENT ON FUNCTION pgvec._exact_sql(pgvec.collections, text, text, text, jsonb, text, integer) IS
 'The statement that compares every row, or every match: matches is a relation of keys.';

@@ -129,7 +129,8 @@ BEGIN
     costs := pgvec._costs(wanted.id, index.method);
     candidates := beyond + ceil(k * coalesce((options ->> 'oversampling')::double precision, profile.oversampling));
     tuned := pgvec._tuned_sql(wanted.id, index.method, index.shape, k, profile.setting, options);
-    RETURN jsonb_build_object('chunks', format('%I.%I', owner.schema_name, owner.table_name), 'vectors', vectors, 'rows', rows::bigint, 'pages', pages,
+    RETURN jsonb_build_object('relation', format('%I.%I', owner.schema_name, owner.table_name), 'chunks', pgvec._chunks_sql(owner),
+        'vectors', pgvec._vectors_sql(owner, wanted), 'rows', rows::bigint, 'pages', pages,
         'method', index.method, 'form', index.form, 'shape', index.shape, 'profile', profile.id, 'setting', profile.setting, 'dimensions', index.dimensions, 'candidates', candidates,
         'most', 5000,
         'largest', CASE index.method WHEN 'hnsw' THEN 1000 ELSE index.lists END,
@@ -176,7 +177,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     parts jsonb := target || pgvec._depths(target, options, predicate IS NOT NULL) || jsonb_build_object(
-        'query', query, 'distance', pgvec._distance_sql(wanted, query), 'not_excluded', pgvec._excluded_sql(target ->> 'chunks', options, 'v'),
+        'query', query, 'distance', pgvec._distance_sql(wanted, query), 'not_excluded', pgvec._excluded_sql(owner, options, 'v'),
         'ordering', pgvec._candidate_sql(wanted, target ->> 'form', (target -> 'dimensions')::integer, query));
 BEGIN
     RETURN pgvec._render(E'tuned AS MATERIALIZED (\n    SELECT {tuned} AS setting\n  ), ', parts) || CASE WHEN predicate IS NULL
@@ -184,7 +185,7 @@ BEGIN
         ELSE pgvec._filtered_scan_sql(parts || jsonb_build_object('predicate', predicate,
             'sampled', (SELECT array_agg(DISTINCT format('(%s,1)', i * (target -> 'pages')::bigint / 128)::tid)::text FROM generate_series(0, 127) i),
             -- What a policy hides was drawn, too.
-            'drawn', CASE WHEN row_security_active(target ->> 'chunks') THEN least(128, (target -> 'pages')::integer)::text ELSE 'count(*)' END,
+            'drawn', CASE WHEN row_security_active(target ->> 'relation') THEN least(128, (target -> 'pages')::integer)::text ELSE 'count(*)' END,
             'some_matches', pgvec._matching_sql(target ->> 'chunks', predicate, options, (target -> 'gate')::integer + 1))) END;
 END $$;
 COMMENT ON FUNCTION pgvec._scans_sql(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb, text, text) IS
@@ -195,16 +196,15 @@ CREATE OR REPLACE FUNCTION pgvec._nearest_sql(owner pgvec.collections, wanted pg
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    chunks    text := format('%I.%I', owner.schema_name, owner.table_name);
-    vectors   text := format('%I.%I', owner.schema_name, wanted.table_name);
+    vectors   text := pgvec._vectors_sql(owner, wanted);
     distance  text := pgvec._distance_sql(wanted, query);
-    predicate text := pgvec._predicate_sql(chunks::regclass, options);
-    all_matches text := CASE WHEN predicate IS NOT NULL THEN pgvec._matching_sql(chunks, predicate, options, NULL) END;
+    predicate text := pgvec._predicate_sql(pgvec._relation(owner.schema_name, owner.table_name), options);
+    all_matches text := CASE WHEN predicate IS NOT NULL THEN pgvec._matching_sql(pgvec._chunks_sql(owner), predicate, options, NULL) END;
     target    jsonb := pgvec._target(owner, wanted, options, k, beyond);
 BEGIN
     -- Without an index the text must not use one that is built later: its settings would be missing.
     IF target IS NULL THEN
-        RETURN pgvec._exact_sql(chunks, vectors, distance, all_matches, options, 'true', k + beyond);
+        RETURN pgvec._exact_sql(owner, vectors, distance, all_matches, options, 'true', k + beyond);
     END IF;
     target := target || pgvec._search_cost(target, predicate, options);
     RETURN format($sql$
@@ -213,7 +213,7 @@ BEGIN
   UNION ALL
   (%3$s)$sql$,
         pgvec._scans_sql(owner, wanted, options, target, predicate, query), k + beyond,
-        pgvec._exact_sql(chunks, vectors, distance, CASE WHEN predicate IS NOT NULL THEN format(
+        pgvec._exact_sql(owner, vectors, distance, CASE WHEN predicate IS NOT NULL THEN format(
             '(SELECT m.key FROM matches m WHERE NOT (SELECT e.many FROM estimate e) '
             'UNION ALL SELECT m.key FROM %s AS m (key) WHERE (SELECT e.many FROM estimate e) AND NOT (SELECT o.sufficed FROM outcome o))', all_matches) END,
             options, 'NOT (SELECT o.sufficed FROM outcome o)', k + beyond));

@@ -52,8 +52,10 @@ COMMENT ON FUNCTION pgvec._searched_space(text, text) IS 'The catalogue row of a
 CREATE OR REPLACE FUNCTION pgvec._metadata_sql(chunks regclass) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    -- Fifty at a time: a function takes 100 arguments.
-    SELECT coalesce('d.metadata || ' || string_agg(part.pairs, ' || '), 'd.metadata')
+    -- Fifty at a time: a function takes 100 arguments. What a jsonb column of somebody else holds need not be an object.
+    SELECT concat_ws(' || ', CASE WHEN EXISTS (SELECT FROM pgvec.registered_tables r WHERE r.relation = chunks AND r.metadata_column IS NOT NULL)
+                                  THEN 'CASE WHEN jsonb_typeof(d.metadata) = ''object'' THEN d.metadata ELSE ''{}'' END' ELSE 'd.metadata' END,
+                     string_agg(part.pairs, ' || '))
     FROM (SELECT format('jsonb_strip_nulls(jsonb_build_object(%s))', string_agg(format('%L, d.%I', c."column", c."column"), ', ')) AS pairs
           FROM pgvec._columns(chunks) WITH ORDINALITY AS c ("column", type, position)
           WHERE c."column" NOT IN (SELECT pgvec._promoted(chunks)) GROUP BY (c.position - 1) / 50) part
@@ -86,7 +88,6 @@ CREATE OR REPLACE FUNCTION pgvec._search_sql(owner pgvec.collections, wanted pgv
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    chunks     text := format('%I.%I', owner.schema_name, owner.table_name);
     similarity text := format((pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).similarity, 'n.distance');
     shaped     boolean := options ?| '{group_by,diversity,maxsim_space}';
 BEGIN
@@ -96,11 +97,11 @@ SELECT d.id, d.document_id, d.text, %2$s AS metadata, n.distance, %3$s AS simila
 FROM shaped n JOIN %8$s d ON d.key = n.key
 ORDER BY %9$s n.distance, n.key$sql$,
         pgvec._shaped_sql(owner, wanted, options, query),
-        pgvec._metadata_sql(chunks::regclass), similarity,
+        pgvec._metadata_sql(pgvec._relation(owner.schema_name, owner.table_name)), similarity,
         CASE WHEN options ?| '{diversity,maxsim_space}' THEN 'n.score' ELSE similarity END,
         CASE WHEN shaped THEN 'n.place' ELSE '(row_number() OVER (ORDER BY n.distance, n.key))::integer' END,
         CASE WHEN shaped THEN 'max(n.place) OVER ()' ELSE 'count(*) OVER ()' END,
-        options -> 'k', chunks, CASE WHEN shaped THEN 'n.place,' END);
+        options -> 'k', pgvec._chunks_sql(owner), CASE WHEN shaped THEN 'n.place,' END);
 END $$;
 COMMENT ON FUNCTION pgvec._search_sql(pgvec.collections, pgvec.vector_spaces, text, jsonb) IS 'The text of a search with checked options.';
 

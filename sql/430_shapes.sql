@@ -4,14 +4,14 @@ CREATE OR REPLACE FUNCTION pgvec._grouped_sql(owner pgvec.collections, wanted pg
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    chunks    text := format('%I.%I', owner.schema_name, owner.table_name);
+    chunks    text := pgvec._chunks_sql(owner);
     k         integer := options -> 'k';
     size      integer := coalesce((options -> 'group_size')::integer, 1);
     pool      integer := least(10000, greatest(8 * k, 2 * k * size));
     value     text := format('d.%I', CASE options ->> 'group_by' WHEN 'document' THEN 'document_id' ELSE options ->> 'group_by' END);
-    matches   text := format('(SELECT d.key, %s AS value, v.embedding %s %s AS distance FROM %s d JOIN %I.%I v ON v.key = d.key WHERE %s AND %s)',
-        value, (pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).operator, query, chunks, owner.schema_name, wanted.table_name,
-        coalesce(pgvec._predicate_sql(chunks::regclass, options), 'true'), pgvec._excluded_sql(chunks, options, 'd'));
+    matches   text := format('(SELECT d.key, %s AS value, v.embedding %s %s AS distance FROM %s d JOIN %s v ON v.key = d.key WHERE %s AND %s)',
+        value, (pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).operator, query, chunks, pgvec._vectors_sql(owner, wanted),
+        coalesce(pgvec._predicate_sql(pgvec._relation(owner.schema_name, owner.table_name), options), 'true'), pgvec._excluded_sql(owner, options, 'd'));
 BEGIN
     RETURN format($sql$nearest AS MATERIALIZED (%1$s
 ), pool AS MATERIALIZED (
@@ -50,13 +50,13 @@ DECLARE
 BEGIN
     RETURN format($sql$nearest AS MATERIALIZED (%1$s
 ), pool AS MATERIALIZED (
-  SELECT array_agg(n.key ORDER BY n.distance, n.key) AS keys, array_agg(n.distance ORDER BY n.distance, n.key) AS distances,
+  SELECT array_agg(n.key::bigint ORDER BY n.distance, n.key) AS keys, array_agg(n.distance ORDER BY n.distance, n.key) AS distances,
          array_agg(v.embedding ORDER BY n.distance, n.key) AS embeddings, bool_and(n.exact) AS exact
-  FROM nearest n JOIN %2$I.%3$I v ON v.key = n.key%4$s
+  FROM nearest n JOIN %2$s v ON v.key = n.key%3$s
 ), shaped AS MATERIALIZED (
   SELECT m.key, m.distance, p.exact, m.score, m.place
-  FROM pool p CROSS JOIN LATERAL pgvec._diversify(p.keys, p.distances, p.embeddings, %5$L, %6$L, %7$s, %8$s) m
-)$sql$, pgvec._nearest_sql(owner, wanted, options, least(10000, greatest(4 * k, 40)), 0, query), owner.schema_name, wanted.table_name, threshold,
+  FROM pool p CROSS JOIN LATERAL pgvec._diversify(p.keys, p.distances, p.embeddings, %4$L, %5$L, %6$s, %7$s) m
+)$sql$, pgvec._nearest_sql(owner, wanted, options, least(10000, greatest(4 * k, 40)), 0, query), pgvec._vectors_sql(owner, wanted), threshold,
         (pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).operator,
         (pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).similarity, k, options -> 'diversity');
 END $$;

@@ -7,20 +7,20 @@ DECLARE
     vector_schema text := quote_ident(pgvec._vector_schema());
     -- Directions are averaged, where only they count.
     each     text := CASE wanted.distance WHEN 'cosine' THEN format('%s.l2_normalize(v.embedding)', vector_schema) ELSE 'v.embedding' END;
-    examples text := format(' FROM %I.%I d JOIN %I.%I v ON v.key = d.key WHERE d.id = ANY ',
-                            owner.schema_name, owner.table_name, owner.schema_name, wanted.table_name);
+    examples text := format(' FROM %s d JOIN %s v ON v.key = d.key WHERE ', pgvec._chunks_sql(owner), pgvec._vectors_sql(owner, wanted));
+    alike    text := examples || pgvec._ids_sql(owner, '$1');
     average  text := format('%s.avg(%s)', vector_schema, each);
 BEGIN
     IF NOT several AND NOT unlike THEN
-        RETURN 'SELECT v.embedding::text' || examples || '($1)';
+        RETURN 'SELECT v.embedding::text' || alike;
     ELSIF wanted.type NOT IN ('vector', 'halfvec') THEN
         RAISE EXCEPTION 'vectors of type % cannot be averaged', wanted.type
             USING ERRCODE = 'PV005', HINT = 'Give one example, and none that is unlike what is wanted.';
     ELSIF NOT unlike THEN
-        RETURN 'SELECT ' || average || '::text' || examples || '($1)';
+        RETURN 'SELECT ' || average || '::text' || alike;
     END IF;
     RETURN format('SELECT (l.mean OPERATOR(%1$s.+) (l.mean OPERATOR(%1$s.-) u.mean))::text FROM (%2$s) l, (%3$s) u', vector_schema,
-                  'SELECT ' || average || ' AS mean' || examples || '($1)', 'SELECT ' || average || ' AS mean' || examples || '($2)');
+                  'SELECT ' || average || ' AS mean' || alike, 'SELECT ' || average || ' AS mean' || examples || pgvec._ids_sql(owner, '$2'));
 END $$;
 COMMENT ON FUNCTION pgvec._example_sql(pgvec.collections, pgvec.vector_spaces, boolean, boolean) IS
 'A query vector, as text, from examples: their mean, moved away from the mean of the counter-examples by as much as the two differ.';
@@ -58,8 +58,8 @@ BEGIN
     IF coalesce(cardinality(ids), 0) = 0 THEN
         RAISE EXCEPTION 'similar needs the id of at least one chunk' USING ERRCODE = 'PV005';
     END IF;
-    EXECUTE format('SELECT e.id FROM unnest($1) e (id) WHERE NOT EXISTS (SELECT FROM %I.%I d JOIN %I.%I v ON v.key = d.key WHERE d.id = e.id) LIMIT 1',
-                   owner.schema_name, owner.table_name, owner.schema_name, wanted.table_name) INTO missing USING examples;
+    EXECUTE format('SELECT e.id FROM unnest($1) e (id) WHERE NOT EXISTS (SELECT FROM %s d JOIN %s v ON v.key = d.key WHERE %s AND d.id = e.id) LIMIT 1',
+                   pgvec._chunks_sql(owner), pgvec._vectors_sql(owner, wanted), pgvec._ids_sql(owner, '$1')) INTO missing USING examples;
     IF missing IS NOT NULL THEN
         RAISE EXCEPTION 'collection % has no chunk % in vector space %', quote_literal(collection), quote_literal(missing), quote_literal(wanted.name)
             USING ERRCODE = 'PV005', HINT = 'Ids are those of chunks, as searches return them.';

@@ -19,12 +19,12 @@ BEGIN
     RETURN format($sql$nearest AS MATERIALIZED (%1$s
 ), rescored AS MATERIALIZED (
   SELECT n.key, n.distance, n.exact, pgvec.maxsim($6, t.embedding, %2$s) AS score
-  FROM nearest n LEFT JOIN %3$I.%4$I t ON t.key = n.key%5$s
+  FROM nearest n LEFT JOIN %3$s t ON t.key = n.key%4$s
 ), shaped AS (
   SELECT r.*, (row_number() OVER (ORDER BY r.score DESC NULLS LAST, r.distance, r.key))::integer AS place
-  FROM rescored r ORDER BY place LIMIT %6$s
+  FROM rescored r ORDER BY place LIMIT %5$s
 )$sql$, pgvec._nearest_sql(owner, wanted, options, greatest((options -> 'candidates')::integer, (options -> 'k')::integer), 0, query),
-        (tokens.distance = 'cosine')::text, owner.schema_name, tokens.table_name, threshold, options -> 'k');
+        (tokens.distance = 'cosine')::text, pgvec._vectors_sql(owner, tokens), threshold, options -> 'k');
 END $$;
 COMMENT ON FUNCTION pgvec._maxsim_sql(pgvec.collections, pgvec.vector_spaces, jsonb, text, text) IS
 'Candidates of one space, ordered by the many vectors ($6: those of the query) of another; chunks without any come last.';

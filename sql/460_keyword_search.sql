@@ -47,7 +47,7 @@ CREATE OR REPLACE FUNCTION pgvec._keyword_weights(owner pgvec.collections, INOUT
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    relation text := format('%I.%I', owner.schema_name, owner.table_name || '_lexemes');
+    relation text := pgvec._keyword_table(owner, '_lexemes');
 BEGIN
     EXECUTE format('SELECT sum(c.chunks), sum(c.words) / greatest(1, sum(c.chunks)), array_agg(c.length_class) FROM '
                    '(SELECT l.length_class, sum(l.chunks) AS chunks, sum(l.words) AS words FROM %s l WHERE l.lexeme = '''' GROUP BY 1 HAVING sum(l.chunks) > 0) c', relation)
@@ -89,11 +89,11 @@ AS $$
         FROM (SELECT t.key, coalesce(t.terms OPERATOR({schema}.<#>) ($1::{schema}.sparsevec[])[t.length_class], '-Infinity') AS bound
               FROM {keywords} t WHERE {conditions} AND {not_excluded} ORDER BY 2, 1 LIMIT $8) c
         WHERE c.bound < 0$sql$,
-        jsonb_build_object('schema', quote_ident(pgvec._vector_schema()), 'keywords', format('%I.%I', owner.schema_name, owner.table_name || '_keywords'),
+        jsonb_build_object('schema', quote_ident(pgvec._vector_schema()), 'keywords', pgvec._keyword_table(owner, '_keywords'),
             'conditions', concat_ws(' AND ', CASE WHEN looked_up THEN 't.lexemes && $5' END, CASE WHEN needed THEN 't.lexemes @> $6' END,
                 -- Only d is near: text of the user's may leave out the alias.
-                CASE WHEN predicate IS NOT NULL THEN format('EXISTS (SELECT FROM %I.%I d WHERE d.key = t.key AND %s)', owner.schema_name, owner.table_name, predicate) ELSE 'true' END),
-            'not_excluded', pgvec._excluded_sql(format('%I.%I', owner.schema_name, owner.table_name), options, 't')))
+                CASE WHEN predicate IS NOT NULL THEN format('EXISTS (SELECT FROM %s d WHERE d.key = t.key AND %s)', pgvec._chunks_sql(owner), predicate) ELSE 'true' END),
+            'not_excluded', pgvec._excluded_sql(owner, options, 't')))
 $$;
 COMMENT ON FUNCTION pgvec._keyword_candidates_sql(pgvec.collections, text, jsonb, boolean, boolean) IS
 'The statement that finds candidates by their bounds, negative ones, as pgvector computes them. $1 the vectors of weights, by class of lengths; $2, $3,
@@ -105,13 +105,13 @@ AS $$
     SELECT format($sql$
         SELECT array_agg(f.key ORDER BY f.score DESC, f.key), array_agg(f.score ORDER BY f.score DESC, f.key), array_agg(f.terms ORDER BY f.score DESC, f.key)
         FROM (SELECT d.key, s.score, s.terms
-              FROM %1$I.%2$I d JOIN %1$I.%3$I t ON t.key = d.key
+              FROM %1$s d JOIN %2$s t ON t.key = d.key
               CROSS JOIN LATERAL (
                   SELECT sum(p.part) AS score, jsonb_object_agg(p.lexeme, p.part) AS terms
                   FROM (SELECT u.lexeme, $3[array_position($2, u.lexeme)] * u.times / (u.times + $4 * (1 - $5 + $5 * t.length / $6)) AS part
                         FROM (SELECT l.lexeme, coalesce(cardinality(l.positions), 1) AS times FROM unnest(d.tsv) l WHERE l.lexeme = ANY ($2)) u) p) s
               WHERE d.key = ANY ($1) AND s.score > 0 ORDER BY s.score DESC, d.key LIMIT $7) f$sql$,
-        owner.schema_name, owner.table_name, owner.table_name || '_keywords')
+        pgvec._chunks_sql(owner), pgvec._keyword_table(owner, '_keywords'))
 $$;
 COMMENT ON FUNCTION pgvec._keyword_scores_sql(pgvec.collections) IS
 'The statement that scores candidates: $1 their keys; $2 lexemes and $3 their weights; $4 k1, $5 b, $6 the mean length; $7 how many of the best.';
@@ -224,7 +224,6 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     owner   pgvec.collections := pgvec._collection(collection);
-    chunks  text := format('%I.%I', owner.schema_name, owner.table_name);
     options jsonb := pgvec._keyword_options(owner, k, filter, where_sql, exclude IS NOT NULL, k1, b);
 BEGIN
     IF query IS NULL OR query !~ '\S' THEN
@@ -232,7 +231,7 @@ BEGIN
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT d.id, d.document_id, d.text, %s, h.score, h.rank, h.terms, CASE WHEN count(*) OVER () >= $3 THEN ''k'' ELSE ''complete'' END '
-        'FROM pgvec._keyword_hits($1, $2, $3, $4, $5, $6, $7) h JOIN %s d ON d.key = h.key ORDER BY h.rank', pgvec._metadata_sql(chunks::regclass), chunks)
+        'FROM pgvec._keyword_hits($1, $2, $3, $4, $5, $6, $7) h JOIN %s d ON d.key = h.key ORDER BY h.rank', pgvec._metadata_sql(pgvec._relation(owner.schema_name, owner.table_name)), pgvec._chunks_sql(owner))
         USING collection, query, k, options, filter, parameters, exclude;
 END $$;
 COMMENT ON FUNCTION pgvec.keyword_search(text, text, integer, jsonb, text, jsonb, text[], double precision, double precision) IS

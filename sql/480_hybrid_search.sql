@@ -39,7 +39,7 @@ ORDER BY rank$sql$,
         (SELECT string_agg('(' || pgvec._leg_sql(owner, l.leg, l.query, l.depth, options) || ')', E'\nUNION ALL\n' ORDER BY l.place)
          FROM unnest(legs, queries, depths) WITH ORDINALITY l (leg, query, depth, place)),
         pgvec._fused_sql(fusion, '$5::jsonb', rrf_k::text, options ->> 'k'),
-        pgvec._metadata_sql(pgvec._relation(owner.schema_name, owner.table_name)), options ->> 'k', format('%I.%I', owner.schema_name, owner.table_name), legs, depths)
+        pgvec._metadata_sql(pgvec._relation(owner.schema_name, owner.table_name)), options ->> 'k', pgvec._chunks_sql(owner), legs, depths)
 $$;
 COMMENT ON FUNCTION pgvec._hybrid_sql(pgvec.collections, text[], text[], integer[], text, double precision, jsonb) IS 'The text of a hybrid search with checked options.';
 

@@ -36,7 +36,7 @@ BEGIN
     found_sql := pgvec._nearest_sql(owner, wanted, options, k, 1, query_);
     exact_sql := pgvec._nearest_sql(owner, wanted, options || '{"exact": true}', k, 1, query_);
     -- As text: the plan of USING is kept for the session, and so for spaces of other types.
-    FOR sample IN EXECUTE format('SELECT s.key, s.embedding::text AS embedding FROM (%s) s', pgvec._sample_sql(owner.schema_name, wanted.table_name, queries)) LOOP
+    FOR sample IN EXECUTE format('SELECT s.key, s.embedding::text AS embedding FROM (%s) s', pgvec._sample_sql(owner, wanted, queries)) LOOP
         SELECT m.recall, m.short INTO seen FROM pgvec._measured_query(found_sql, exact_sql, sample.embedding, filter, sample.key, k) m;
         CONTINUE WHEN seen.recall IS NULL;
         shares := shares || seen.recall;
@@ -50,12 +50,12 @@ recall: mean; recall_p5: what all but the worst 5 % of queries reach; short_resu
 ef_search: with this setting; target: of searches that ask for this recall.
 Example: SELECT * FROM pgvec.recall(''docs'');';
 
-CREATE OR REPLACE FUNCTION pgvec._sample_sql(schema_name text, table_name text, queries integer) RETURNS text
+CREATE OR REPLACE FUNCTION pgvec._sample_sql(owner pgvec.collections, wanted pgvec.vector_spaces, queries integer) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     -- Pages enough for about 50 times the sample, and about 50 of them, or chance might take none; then a fair draw among their rows.
-    SELECT format('SELECT v.key, v.embedding FROM %I.%I v TABLESAMPLE SYSTEM (%s) ORDER BY random() LIMIT %s', schema_name, table_name,
-                  least(100, greatest(5000.0 * queries / greatest(c.reltuples, 1), 5000.0 / greatest(c.relpages, 1))), queries)
-    FROM pg_class c WHERE c.oid = pgvec._relation(schema_name, table_name)
+    SELECT format('SELECT v.key::bigint, v.embedding FROM %s v ORDER BY random() LIMIT %s', pgvec._vectors_sql(owner, wanted, format('TABLESAMPLE SYSTEM (%s)',
+                  least(100, greatest(5000.0 * queries / greatest(c.reltuples, 1), 5000.0 / greatest(c.relpages, 1))))), queries)
+    FROM pg_class c WHERE c.oid = pgvec._relation(owner.schema_name, wanted.table_name)
 $$;
-COMMENT ON FUNCTION pgvec._sample_sql(text, text, integer) IS 'A statement that draws stored vectors at random.';
+COMMENT ON FUNCTION pgvec._sample_sql(pgvec.collections, pgvec.vector_spaces, integer) IS 'A statement that draws stored vectors at random.';

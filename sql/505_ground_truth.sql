@@ -1,13 +1,13 @@
 -- Ground truth: which queries recall is measured on, and how long what is known of them holds.
 
-CREATE OR REPLACE FUNCTION pgvec._stored_sql(schema_name text, table_name text, queries integer) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+CREATE OR REPLACE FUNCTION pgvec._stored_sql(owner pgvec.collections, wanted pgvec.vector_spaces, queries integer) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('SELECT v.key, v.embedding FROM %1$I.%2$I v WHERE v.key = ANY (ARRAY('
-                  'SELECT s.key FROM %1$I.%2$I s ORDER BY hashint8extended(s.key, 0), s.key LIMIT %3$s)) ORDER BY hashint8extended(v.key, 0), v.key',
-                  schema_name, table_name, queries)
+    SELECT format('SELECT v.key::bigint, v.embedding FROM %1$s v WHERE v.key = ANY (ARRAY('
+                  'SELECT s.key FROM %1$s s ORDER BY hashint8extended(s.key, 0), s.key LIMIT %2$s)) ORDER BY hashint8extended(v.key, 0), v.key',
+                  pgvec._vectors_sql(owner, wanted), queries)
 $$;
-COMMENT ON FUNCTION pgvec._stored_sql(text, text, integer) IS
+COMMENT ON FUNCTION pgvec._stored_sql(pgvec.collections, pgvec.vector_spaces, integer) IS
 'A statement that draws stored vectors, the same ones each time as far as they are still there: their truth may be known.';
 
 CREATE OR REPLACE FUNCTION pgvec._logged_sql(wanted pgvec.vector_spaces, queries integer) RETURNS text

@@ -47,8 +47,7 @@ AS $$
 DECLARE
     owner   pgvec.collections := pgvec._collection(collection);
     wanted  pgvec.vector_spaces := pgvec._space(collection, space);
-    chunks  text := format('%I.%I', owner.schema_name, owner.table_name);
-    vectors text := format('%I.%I', owner.schema_name, wanted.table_name);
+    vectors text := pgvec._vectors_sql(owner, wanted);
     target  jsonb := pgvec._target(owner, wanted, '{}', 10, 0);
     compare text;
     keys    bigint[];
@@ -59,8 +58,10 @@ BEGIN
         RAISE EXCEPTION 'vector space % is for rescoring: there is nothing to calibrate', quote_literal(wanted.name) USING ERRCODE = 'PV005';
     END IF;
     -- Keys from the chunk table, so that the first look at their vectors is a first look.
-    EXECUTE format('SELECT array_agg(k.key ORDER BY random()) FROM (SELECT d.key FROM %1$s d TABLESAMPLE SYSTEM (%2$s) WHERE EXISTS (SELECT FROM %3$s v WHERE v.key = d.key) '
-                   'ORDER BY random() LIMIT 2000) k', chunks, (SELECT least(100, 1000000.0 / greatest(c.reltuples, 1)) FROM pg_class c WHERE c.oid = chunks::regclass), vectors) INTO keys;
+    EXECUTE format('SELECT array_agg(k.key ORDER BY random()) FROM (SELECT d.%4$I AS key FROM %1$I.%5$I d TABLESAMPLE SYSTEM (%2$s) WHERE EXISTS (SELECT FROM %3$s v WHERE v.key = d.%4$I) '
+                   'ORDER BY random() LIMIT 2000) k', owner.schema_name,
+                   (SELECT least(100, 1000000.0 / greatest(c.reltuples, 1)) FROM pg_class c WHERE c.oid = pgvec._relation(owner.schema_name, owner.table_name)), vectors,
+                   coalesce((pgvec._registered(owner.id)).key_column, 'key'), owner.table_name) INTO keys;
     IF coalesce(cardinality(keys), 0) < 100 THEN
         RAISE EXCEPTION 'vector space % holds too few vectors to calibrate on', quote_literal(wanted.name)
             USING ERRCODE = 'PV005', HINT = 'Load it and ANALYZE it first; searches of few rows need no calibration.';

@@ -9,14 +9,14 @@ AS $$
     SELECT m.method, f.form, f.type, f.dimensions,
            CASE f.type WHEN 'vector' THEN 8 + 4 * f.dimensions WHEN 'halfvec' THEN 8 + 2 * f.dimensions
                        WHEN 'bit' THEN 8 + ceil(f.dimensions / 8.0) ELSE value_bytes END,
-           format(f.expression, s.schema, f.dimensions, f.type), format('%I.%I', s.schema, format('%s_%s_ops', f.type, f.suffix))
+           format(f.expression, s.schema, f.dimensions, f.type, pgvec._embedding_column(wanted)), format('%I.%I', s.schema, format('%s_%s_ops', f.type, f.suffix))
     FROM (SELECT pgvec._vector_schema() AS schema, (pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).suffix AS own,
                  wanted.type IN ('vector', 'halfvec') AS dense) s
     CROSS JOIN LATERAL (VALUES
-        ('full',    wanted.type, wanted.dimensions, 'embedding', s.own, true, 1),
-        ('halfvec', 'halfvec',   wanted.dimensions, '(embedding::%1$I.halfvec(%2$s))', s.own, wanted.type = 'vector', 2),
-        ('binary',  'bit',       wanted.dimensions, '(%1$I.binary_quantize(embedding)::bit(%2$s))', 'hamming', s.dense, 4),
-        ('prefix',  wanted.type, prefix, '(%1$I.subvector(embedding, 1, %2$s)::%1$I.%3$I(%2$s))', s.own, s.dense AND prefix < wanted.dimensions, 3)
+        ('full',    wanted.type, wanted.dimensions, '%4$s', s.own, true, 1),
+        ('halfvec', 'halfvec',   wanted.dimensions, '(%4$s::%1$I.halfvec(%2$s))', s.own, wanted.type = 'vector', 2),
+        ('binary',  'bit',       wanted.dimensions, '(%1$I.binary_quantize(%4$s)::bit(%2$s))', 'hamming', s.dense, 4),
+        ('prefix',  wanted.type, prefix, '(%1$I.subvector(%4$s, 1, %2$s)::%1$I.%3$I(%2$s))', s.own, s.dense AND prefix < wanted.dimensions, 3)
     ) AS f (form, type, dimensions, expression, suffix, applies, place)
     JOIN (VALUES ('vector', 2000), ('halfvec', 4000), ('bit', 64000), ('sparsevec', 1000000000)) AS most (type, dimensions)
       ON most.type = f.type AND f.dimensions <= most.dimensions
@@ -202,7 +202,7 @@ DECLARE
     many       bigint := coalesce(lists, pgvec._lists(rows));
 BEGIN
     IF wanted.type = 'sparsevec' THEN
-        EXECUTE format('SELECT avg(pg_column_size(s.embedding)) FROM (SELECT v.embedding FROM %s v LIMIT 1000) s', relation) INTO value;
+        EXECUTE format('SELECT avg(pg_column_size(s.embedding)) FROM (SELECT v.%s AS embedding FROM %s v LIMIT 1000) s', pgvec._embedding_column(wanted), relation) INTO value;
     END IF;
     FOR f IN SELECT * FROM pgvec._forms(wanted, prefix, coalesce(value, 16 + 8 * 128)) LOOP
         heap_pages := ceil(rows * CASE WHEN there > 0 THEN pages / there ELSE (40 + f.bytes) / 8168 END);

@@ -117,16 +117,18 @@ AS $$
 DECLARE
     there     bigint := pgvec._estimated_rows(relation);
     sample    text := format('pgvec_calibration_%s', pg_backend_pid());
+    embedding text := pgvec._embedding_column(wanted);
     kind      jsonb;
     measured  record;
     available bigint;
 BEGIN
-    EXECUTE format('CREATE TEMP TABLE %I (number integer, embedding %s) ON COMMIT DROP', sample, pgvec._embedding_type(wanted.type, wanted.dimensions));
-    EXECUTE format('ALTER TABLE pg_temp.%I ALTER embedding SET STORAGE PLAIN', sample);
-    EXECUTE format('INSERT INTO pg_temp.%I SELECT row_number() OVER (), s.embedding FROM (SELECT v.embedding FROM %s v %s LIMIT 20000) s', sample, relation,
+    -- The column has the name that the expressions of indexes know.
+    EXECUTE format('CREATE TEMP TABLE %I (number integer, %s %s) ON COMMIT DROP', sample, embedding, pgvec._embedding_type(wanted.type, wanted.dimensions));
+    EXECUTE format('ALTER TABLE pg_temp.%I ALTER %s SET STORAGE PLAIN', sample, embedding);
+    EXECUTE format('INSERT INTO pg_temp.%I SELECT row_number() OVER (), s.%2$s FROM (SELECT v.%2$s FROM %3$s v %4$s WHERE v.%2$s IS NOT NULL LIMIT 20000) s', sample, embedding, relation,
                    CASE WHEN there > 30000 THEN format('TABLESAMPLE SYSTEM (%s)', 100 * 25000.0 / there) END);
     GET DIAGNOSTICS available = ROW_COUNT;
-    EXECUTE format('INSERT INTO pg_temp.%1$I SELECT - copy, s.embedding FROM pg_temp.%1$I s, generate_series(1, 5000) copy WHERE s.number = 1', sample);
+    EXECUTE format('INSERT INTO pg_temp.%1$I SELECT - copy, s.%2$s FROM pg_temp.%1$I s, generate_series(1, 5000) copy WHERE s.number = 1', sample, embedding);
     FOREACH kind IN ARRAY CASE WHEN available < 100 THEN '{}' ELSE kinds END LOOP
         IF kind ->> 'method' = 'hnsw' THEN
             SELECT c.rows, c.row_us, c.growth, NULL::double precision AS list_us, NULL::double precision AS kmeans_us,

@@ -1,13 +1,19 @@
 -- Builds: those that are going on, and whether somebody else would notice one.
 
 CREATE OR REPLACE VIEW pgvec.build_progress WITH (security_invoker = true) AS
-SELECT t.collection, t.space, b.index, b.phase, b.share,
+SELECT r.collection, r.space, b.index, b.phase, b.share,
        b.elapsed, CASE WHEN b.share > 0 THEN b.elapsed * (1 / b.share - 1) END AS eta, b.pid
-FROM (SELECT c.name AS collection, s.name AS space, c.schema_name, s.table_name FROM pgvec.collections c JOIN pgvec.vector_spaces s ON s.collection_id = c.id
-      UNION ALL SELECT c.name, NULL, c.schema_name, c.table_name FROM pgvec.collections c) t
 -- By name: regclass would fail where the schema is not the reader's to use.
-JOIN pg_catalog.pg_namespace n ON n.nspname = t.schema_name
-JOIN pg_catalog.pg_class r ON r.relnamespace = n.oid AND r.relname = t.table_name
+FROM (SELECT c.name AS collection, s.name AS space, r.oid FROM pgvec.collections c JOIN pgvec.vector_spaces s ON s.collection_id = c.id AND s.embedding_column IS NULL
+      JOIN pg_catalog.pg_namespace n ON n.nspname = c.schema_name JOIN pg_catalog.pg_class r ON r.relnamespace = n.oid AND r.relname = s.table_name
+      UNION ALL
+      SELECT c.name, NULL, r.oid FROM pgvec.collections c
+      JOIN pg_catalog.pg_namespace n ON n.nspname = c.schema_name JOIN pg_catalog.pg_class r ON r.relnamespace = n.oid AND r.relname = c.table_name
+      WHERE NOT EXISTS (SELECT FROM pgvec.registered_tables g WHERE g.collection_id = c.id)
+      -- Of which of its columns the index is the progress does not say.
+      UNION ALL
+      SELECT c.name, CASE count(*) WHEN 1 THEN min(s.name) END, g.relation FROM pgvec.collections c JOIN pgvec.registered_tables g ON g.collection_id = c.id
+      JOIN pgvec.vector_spaces s ON s.collection_id = c.id GROUP BY c.name, g.relation) r
 CROSS JOIN LATERAL (
     SELECT p.pid, p.phase, clock_timestamp() - a.query_start AS elapsed,
            -- Of others' uncommitted indexes only the statement knows the name.
@@ -33,12 +39,13 @@ CROSS JOIN LATERAL (
 GRANT SELECT ON pgvec.build_progress TO PUBLIC;
 COMMENT ON VIEW pgvec.build_progress IS
 'Index builds that are going on on tables of collections; those of other roles are shown to members of pg_read_all_stats. space: NULL for indexes
-of the chunk table; share: of the work, from 0 to 1; eta: what is left, if the rest is as fast.';
+of the chunk table, and where a registered table has several; share: of the work, from 0 to 1; eta: what is left, if the rest is as fast.';
 
 CREATE OR REPLACE FUNCTION pgvec._served(space_id integer, own integer[]) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT CASE
+        WHEN s.embedding_column IS NOT NULL THEN 'it is a table of somebody who uses it'
         WHEN EXISTS (SELECT FROM pgvec.index_builds b WHERE b.space_id = s.id)
              OR EXISTS (SELECT FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
                         WHERE x.indrelid = to_regclass(format('%I.%I', c.schema_name, s.table_name)) AND x.indisvalid AND a.amname IN ('hnsw', 'ivfflat'))

@@ -44,7 +44,7 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    RETURN QUERY EXECUTE format('SELECT ''stored'', s.embedding::text, NULL::jsonb, s.key FROM (%s) s', pgvec._sample_sql(owner.schema_name, wanted.table_name, queries));
+    RETURN QUERY EXECUTE format('SELECT ''stored'', s.embedding::text, NULL::jsonb, s.key FROM (%s) s', pgvec._sample_sql(owner, wanted, queries));
 END $$;
 COMMENT ON FUNCTION pgvec._watched_queries(pgvec.collections, pgvec.vector_spaces, integer) IS
 'The queries to watch by: some of the newest logged ones, each with its own filter, if there are 20 different ones that may be read, else rows.';
@@ -87,7 +87,7 @@ BEGIN
     END IF;
     EXECUTE format('WITH drawn AS MATERIALIZED (SELECT s.embedding::%1$I.vector AS embedding FROM (%2$s) s), mean AS MATERIALIZED (SELECT %1$I.avg(d.embedding) AS mean FROM drawn d) '
                    'SELECT max(m.mean::text), sqrt(avg((d.embedding OPERATOR(%1$I.<->) m.mean) ^ 2)), count(*)::integer FROM drawn d, mean m',
-                   pgvec._vector_schema(), pgvec._sample_sql(owner.schema_name, wanted.table_name, 2000)) INTO mean, spread, vectors;
+                   pgvec._vector_schema(), pgvec._sample_sql(owner, wanted, 2000)) INTO mean, spread, vectors;
 END $$;
 COMMENT ON FUNCTION pgvec._embedding_statistics(pgvec.collections, pgvec.vector_spaces) IS
 'The mean of a random sample of the stored vectors, as text, and their root mean square distance from it; NULL for types that have no mean.';

@@ -60,7 +60,7 @@ CROSS JOIN LATERAL (
          || CASE WHEN count(*) > 8 THEN format(' and %%s more', count(*) - 8) ELSE '' END AS terms
   FROM (SELECT p.*, row_number() OVER (ORDER BY p.contribution DESC, p.dimension) AS place FROM pgvec.sparse_overlap(%4$s, v.embedding) p) m
 ) o
-ORDER BY h.place$sql$, statement, format('%I.%I', owner.schema_name, owner.table_name), format('%I.%I', owner.schema_name, wanted.table_name), query)
+ORDER BY h.place$sql$, statement, pgvec._chunks_sql(owner), pgvec._vectors_sql(owner, wanted), query)
 $$;
 COMMENT ON FUNCTION pgvec._overlap_sql(pgvec.collections, pgvec.vector_spaces, text, text) IS
 'A statement that says of the first three hits of a search of sparse vectors which dimensions match.';

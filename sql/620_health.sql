@@ -16,7 +16,7 @@ BEGIN
     EXECUTE format('SELECT ''[1]''::%I.vector', pgvec._vector_schema());
     FOREACH topic IN ARRAY ARRAY['server', 'extension', 'build_memory', 'memory', 'planner', 'forced', 'autovacuum',
                                  'lost', 'scratch', 'unreadable', 'leftovers', 'several', 'unusable', 'missing', 'lists', 'unused', 'untuned', 'outgrown',
-                                 'columns', 'filters', 'dead', 'swollen', 'stale', 'cold', 'recall', 'keywords', 'vectorless', 'attached'] LOOP
+                                 'registered', 'columns', 'filters', 'dead', 'swollen', 'stale', 'cold', 'recall', 'keywords', 'vectorless', 'attached'] LOOP
         BEGIN
             EXECUTE format('SELECT jsonb_agg(h) FROM pgvec.%I() h', '_health_' || topic) INTO more;
             found := found || coalesce(more, '[]');
@@ -53,19 +53,28 @@ COMMENT ON FUNCTION pgvec._scratch_names() IS 'What collections are called that 
 
 CREATE OR REPLACE FUNCTION pgvec._all_spaces()
 RETURNS TABLE (space_id integer, subject text, arguments text, collection text, wanted pgvec.vector_spaces, schema_name text, chunk_table text,
-               chunks oid, vectors oid, rows double precision, readable boolean)
+               chunks oid, vectors oid, rows double precision, readable boolean, registered boolean)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     -- By name in pg_class: regclass would fail where the schema is not ours to use.
     SELECT s.id, format('space %s.%s', c.name, s.name), c.name || CASE WHEN s.is_default THEN '' ELSE ' --space ' || s.name END, c.name, s,
            c.schema_name, c.table_name, d.oid, v.oid, greatest(v.reltuples, 0),
-           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(v.oid, 'SELECT') AND has_table_privilege(d.oid, 'SELECT')
+           has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(v.oid, 'SELECT') AND has_table_privilege(d.oid, 'SELECT'), false
     FROM pgvec.collections c
-    JOIN pgvec.vector_spaces s ON s.collection_id = c.id
+    JOIN pgvec.vector_spaces s ON s.collection_id = c.id AND s.embedding_column IS NULL
     LEFT JOIN pg_namespace n ON n.nspname = c.schema_name
     LEFT JOIN pg_class d ON d.relnamespace = n.oid AND d.relname = c.table_name
     LEFT JOIN pg_class v ON v.relnamespace = n.oid AND v.relname = s.table_name
     WHERE c.name !~ pgvec._scratch_names()
+    UNION ALL
+    SELECT s.id, format('space %s.%s', c.name, s.name), c.name || CASE WHEN s.is_default THEN '' ELSE ' --space ' || s.name END, c.name, pgvec._current_space(s),
+           n.nspname, d.relname, d.oid, d.oid, greatest(d.reltuples, 0), has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(d.oid, 'SELECT'), true
+    FROM pgvec.collections c
+    JOIN pgvec.vector_spaces s ON s.collection_id = c.id AND s.embedding_column IS NOT NULL
+    JOIN pgvec.registered_tables r ON r.collection_id = c.id
+    JOIN pg_class d ON d.oid = r.relation
+    JOIN pg_namespace n ON n.oid = d.relnamespace
+    WHERE pgvec._registration_trouble(s) IS NULL  -- it has a finding of its own
 $$;
 COMMENT ON FUNCTION pgvec._all_spaces() IS
 'All vector spaces but those of the advisor''s trials, with their tables (NULL if they are gone), their estimated rows, and how commands name them.';

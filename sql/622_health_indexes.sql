@@ -103,8 +103,8 @@ AS $$
                THEN format('was used by no search since %s, and %s of the logged ones were asked since', to_char(since.moment, 'YYYY-MM-DD'), asked.times)
                -- By hand: nobody knows when.
                ELSE format('was used by no search, and %s are logged, if not all of them from before it was built', asked.times) END,
-           format('SELECT * FROM pgvec.explain(%L, (SELECT embedding FROM %s LIMIT 1), space => %L);  -- why; or DROP INDEX CONCURRENTLY %s;',
-                  s.collection, i.vectors::regclass, (s.wanted).name, i.index::regclass)
+           format('SELECT * FROM pgvec.explain(%L, (SELECT %s FROM %s LIMIT 1), space => %L);  -- why; or DROP INDEX CONCURRENTLY %s;',
+                  s.collection, pgvec._embedding_column(s.wanted), i.vectors::regclass, (s.wanted).name, i.index::regclass)
     FROM pgvec._all_indexes() i
     JOIN pgvec._all_spaces() s ON s.space_id = i.space_id
     JOIN pg_stat_all_indexes u ON u.indexrelid = i.index

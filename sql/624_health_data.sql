@@ -15,6 +15,15 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgvec._health_lost() IS 'Tables of which only the catalogue is left.';
 
+CREATE OR REPLACE FUNCTION pgvec._health_registered() RETURNS TABLE (severity text, subject text, finding text, mend text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT DISTINCT 'error', 'collection ' || c.name, t.trouble, format('SELECT pgvec.unregister_table(%L);  -- then register it again', c.name)
+    FROM pgvec.collections c JOIN pgvec.vector_spaces s ON s.collection_id = c.id AND s.embedding_column IS NOT NULL
+    CROSS JOIN LATERAL (SELECT pgvec._registration_trouble(s) AS trouble) t WHERE t.trouble IS NOT NULL
+$$;
+COMMENT ON FUNCTION pgvec._health_registered() IS 'Registered tables that are gone, or no longer what they were registered as.';
+
 CREATE OR REPLACE FUNCTION pgvec._health_unreadable() RETURNS TABLE (severity text, subject text, finding text, mend text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -45,7 +54,8 @@ AS $$
            format('CREATE INDEX CONCURRENTLY ON %s %s;', chunks.oid::regclass,
                   CASE c.type WHEN 'text[]' THEN format('USING gin (%I)', c.name) WHEN 'jsonb' THEN format('USING gin (%I jsonb_path_ops)', c.name)
                               ELSE format('(%I%s)', c.name, CASE c.name WHEN 'document_id' THEN '' ELSE ', key' END) END)
-    FROM (SELECT DISTINCT s.chunks FROM pgvec._all_spaces() s WHERE s.chunks IS NOT NULL) AS chunks (oid)
+    -- Of a registered table only its user knows which columns are filtered by.
+    FROM (SELECT DISTINCT s.chunks FROM pgvec._all_spaces() s WHERE s.chunks IS NOT NULL AND NOT s.registered) AS chunks (oid)
     CROSS JOIN LATERAL (SELECT k."column", k.type FROM pgvec._columns(chunks.oid) k
                         UNION ALL VALUES ('document_id'::name, 'text'), ('metadata', 'jsonb')) AS c (name, type)
     JOIN pg_attribute a ON a.attrelid = chunks.oid AND a.attname = c.name AND NOT a.attisdropped
@@ -85,6 +95,7 @@ LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     asked record;
+    rows  text := pgvec._chunks_sql(pgvec._collection(c.name)) FROM pgvec.collections c WHERE c.id = _condition_kinds.collection_id;
 BEGIN
     FOR asked IN
         SELECT c.field, c.operator,
@@ -101,7 +112,7 @@ BEGIN
         GROUP BY 1, 2, 3 ORDER BY count(DISTINCT c.query) DESC LIMIT 20
     LOOP
         BEGIN
-            indexed := pgvec._is_indexed(chunks::text, pgvec._filter_sql(chunks, f.filter), jsonb_build_object('filter', f.filter))
+            indexed := pgvec._is_indexed(rows, pgvec._filter_sql(chunks, f.filter), jsonb_build_object('filter', f.filter))
                        FROM (SELECT jsonb_build_object(asked.field, jsonb_build_object(asked.operator, asked.operand)) AS filter) f;
         EXCEPTION WHEN SQLSTATE 'PV004' THEN
             CONTINUE;  -- of a column that has changed since
@@ -123,7 +134,7 @@ AS $$
         CROSS JOIN LATERAL (SELECT count(*) AS total FROM pgvec.query_log l JOIN pgvec.vector_spaces o ON o.id = l.space_id
                             WHERE o.collection_id = (s.wanted).collection_id) n
         CROSS JOIN LATERAL (SELECT jsonb_agg(k) AS kinds FROM pgvec._condition_kinds((s.wanted).collection_id, s.chunks) k) k
-        WHERE s.readable AND (s.wanted).is_default AND n.total > 0
+        WHERE s.readable AND (s.wanted).is_default AND n.total > 0 AND NOT s.registered  -- its metadata are not pgvec's to promote
     ), kinds AS (
         SELECT a.collection, a.chunks, least(a.total, 500) AS total, k.* FROM asked a
         CROSS JOIN LATERAL jsonb_to_recordset(a.kinds) AS k (field text, operator text, queries bigint[], decisive bigint[], type text, indexed boolean)
@@ -254,11 +265,17 @@ AS $$
 DECLARE
     space  record;
     absent double precision;
+    owner  pgvec.collections;
 BEGIN
     FOR space IN SELECT s.*, c.reltuples, pg_relation_size(c.oid) AS bytes FROM pgvec._all_spaces() s JOIN pg_class c ON c.oid = s.chunks
                  WHERE s.readable AND (s.wanted).is_default LOOP
         IF space.bytes < 4194304 THEN  -- small enough to count
-            EXECUTE format('SELECT count(*) FROM %s d WHERE NOT EXISTS (SELECT FROM %s v WHERE v.key = d.key)', space.chunks::regclass, space.vectors::regclass) INTO absent;
+            owner := pgvec._collection(space.collection);
+            EXECUTE format('SELECT count(*) FROM %s d WHERE NOT EXISTS (SELECT FROM %s v WHERE v.key = d.key)', pgvec._chunks_sql(owner),
+                           pgvec._vectors_sql(owner, space.wanted)) INTO absent;
+        ELSIF space.registered THEN
+            absent := space.reltuples * coalesce((SELECT s.null_frac FROM pg_stats s WHERE (s.schemaname, s.tablename) = (space.schema_name, space.chunk_table)
+                                                  AND s.attname = (space.wanted).embedding_column), 0);
         ELSE
             absent := CASE WHEN space.reltuples - space.rows > 0.02 * space.reltuples THEN space.reltuples - space.rows ELSE 0 END;
         END IF;

@@ -50,11 +50,12 @@ RETURNS TABLE (relation oid, kind text, index oid, "position" bigint)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     WITH tables AS (
-        SELECT c.oid, c.reltoastrelid, t.position
-        FROM unnest(ARRAY[wanted.table_name, owner.table_name, owner.table_name || '_keywords', owner.table_name || '_lexemes']) WITH ORDINALITY AS t (name, position)
-        JOIN pg_namespace n ON n.nspname = owner.schema_name
-        JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.name
-        WHERE has_table_privilege(c.oid, 'SELECT')
+        -- Of a registered table the vector table and the chunk table are one.
+        SELECT c.oid, c.reltoastrelid, min(t.position) AS position
+        FROM unnest(ARRAY[format('%I.%I', owner.schema_name, wanted.table_name), format('%I.%I', owner.schema_name, owner.table_name),
+                          pgvec._keyword_table(owner, '_keywords'), pgvec._keyword_table(owner, '_lexemes')]) WITH ORDINALITY AS t (name, position)
+        JOIN pg_class c ON c.oid = to_regclass(t.name)
+        WHERE has_table_privilege(c.oid, 'SELECT') GROUP BY c.oid, c.reltoastrelid
     ), used AS (
         SELECT i.oid FROM tables t CROSS JOIN LATERAL pgvec._indexes(t.oid, wanted) i WHERE t.position = 1 AND i.usable LIMIT 1
     ), parts AS (
@@ -125,14 +126,15 @@ CREATE OR REPLACE FUNCTION pgvec._warm_vector_index(owner pgvec.collections, wan
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    vectors text := format('%I.%I', owner.schema_name, wanted.table_name);
+    relation regclass := pgvec._relation(owner.schema_name, wanted.table_name);
+    vectors text := pgvec._vectors_sql(owner, wanted);
     query_  text := format('($1::%s)', pgvec._embedding_type(wanted.type, wanted.dimensions));
     chosen  record;
     before  jsonb;
     walk    text;
     query   text;
 BEGIN
-    SELECT i.method, i.form, i.dimensions, i.lists INTO chosen FROM pgvec._indexes(vectors::regclass, wanted) i WHERE i.oid = index;
+    SELECT i.method, i.form, i.dimensions, i.lists INTO chosen FROM pgvec._indexes(relation, wanted) i WHERE i.oid = index;
     EXECUTE format('SELECT v.embedding::text FROM %s v LIMIT 1', vectors) INTO query;
     read := 0;
     complete := true;
@@ -147,7 +149,7 @@ BEGIN
                 set_config('hnsw.max_scan_tuples', '2147483647', true), set_config('hnsw.scan_mem_multiplier', '1000', true);
         -- A row's neighbours are looked at, too, and lie anywhere: to walk a part of the graph takes many more pages than that part of it.
         read := pgvec._blocks_read(format('SELECT count(*) FROM (%s LIMIT %s) s', walk, CASE WHEN most = blocks THEN 'ALL'
-            ELSE (SELECT (greatest(c.reltuples, 0) * most / blocks / 10)::bigint::text FROM pg_class c WHERE c.oid = vectors::regclass) END), query);
+            ELSE (SELECT (greatest(c.reltuples, 0) * most / blocks / 10)::bigint::text FROM pg_class c WHERE c.oid = relation) END), query);
         complete := most = blocks;
     ELSE
         PERFORM set_config('ivfflat.iterative_scan', 'off', true);
@@ -171,7 +173,7 @@ DECLARE
 BEGIN
     read := 0;
     PERFORM set_config('ivfflat.probes', '1', true);
-    EXECUTE format('SELECT array_agg(s.key), array_agg(s.embedding::text) FROM (%s) s', pgvec._sample_sql(owner.schema_name, wanted.table_name, 10 * lists))
+    EXECUTE format('SELECT array_agg(s.key), array_agg(s.embedding::text) FROM (%s) s', pgvec._sample_sql(owner, wanted, 10 * lists))
         INTO keys, queries;
     -- The list of one of ten vectors a list, then of the next that was in none so far.
     WHILE cardinality(keys) > 0 AND read < most LOOP

@@ -191,6 +191,7 @@ BEGIN
                 concat_ws(', model ', space.distance, (SELECT m.name FROM pgvec.models m WHERE m.id = space.model_id))
                 USING ERRCODE = 'PV005', HINT = format('Leave these out. To change the model: pgvec model swap %s --to NAME.', collection);
         END IF;
+        PERFORM pgvec._refuse_registered(pgvec._collection(collection), 'Name another collection: one that follows a table has tables of its own.');
         RETURN pgvec._collection(collection);
     END IF;
     SELECT m.id, m.name, m.fingerprint, m.dimensions INTO known.id, known.name, known.fingerprint, known.dimensions FROM pgvec.models m

@@ -53,8 +53,7 @@ BEGIN
         WITH without AS MATERIALIZED (SELECT d.key FROM %1$s d WHERE NOT EXISTS (SELECT FROM %2$s v WHERE v.key = d.key))
         SELECT count(*) FILTER (WHERE t.embeddable), count(*) FILTER (WHERE NOT t.embeddable AND EXISTS (SELECT FROM %3$s v WHERE v.key = w.key))
         FROM without w JOIN %1$s d ON d.key = w.key CROSS JOIN LATERAL (SELECT coalesce(d.text ~ '\S', false) AS embeddable) t$sql$,
-        pgvec._relation(owner.schema_name, owner.table_name), pgvec._relation(owner.schema_name, wanted.table_name),
-        pgvec._relation(owner.schema_name, default_.table_name)) INTO missing, textless;
+        pgvec._chunks_sql(owner), pgvec._vectors_sql(owner, wanted), pgvec._vectors_sql(owner, default_)) INTO missing, textless;
 END $$;
 COMMENT ON FUNCTION pgvec._unembedded(text, text) IS
 'How many chunks with text have no vector in a space (missing), and how many without text have one in the default space only (textless).';
@@ -185,6 +184,7 @@ DECLARE
 BEGIN
     FOR owner IN SELECT c.id, c.name, c.schema_name, c.table_name, c.language, c.created_at FROM pgvec.collections c
                  WHERE EXISTS (SELECT FROM pgvec.vector_spaces s WHERE s.collection_id = c.id AND s.model_id IS NOT NULL)
+                   AND NOT EXISTS (SELECT FROM pgvec.registered_tables r WHERE r.collection_id = c.id)
                    AND to_regclass(format('%I.%I', c.schema_name, c.table_name)) IS NOT NULL LOOP
         BEGIN
             PERFORM pgvec._follow_texts(owner);

@@ -83,6 +83,36 @@ class Collection(
         return cls.open(database, name, embedder=loaded)
 
     @classmethod
+    def register(
+        cls,
+        database: Pool,
+        relation: str,
+        *,
+        name: str | None,
+        embedder: Embedder | str | None,
+        distance: str | None,
+        columns: Mapping[str, str | None],
+        space: str,
+        language: str,
+        keywords: bool,
+    ) -> Collection:
+        """Make a table a collection, in one transaction with the registration of its model."""
+        loaded = kinds.load(embedder) if isinstance(embedder, str) else embedder
+        with database.connection() as connection, connection.transaction():
+            row = connection.execute(
+                "SELECT pgvec.register_table(%s::regclass, %s, text => %s, key => %s, id => %s, metadata => %s,"
+                " name => %s, distance => %s, space => %s, language => %s, model_id => %s::integer, keywords => %s)",
+                [
+                    *(relation, *(columns[part] for part in ("embedding", "text", "key", "id", "metadata"))),
+                    *(name, spaces.distance_for(loaded, distance), space, language),
+                    *(None if loaded is None else register(connection, loaded), keywords),
+                ],
+            ).fetchone()
+            assert row is not None
+            spaces.check_fits(connection, row[0], None, loaded)
+        return cls.open(database, row[0], embedder=loaded)
+
+    @classmethod
     def open(cls, database: Pool, name: str, *, embedder: Embedder | str | None) -> Collection:
         """Open the collection; its embedder is loaded when text first has to be embedded."""
         space = spaces.find(database, name)

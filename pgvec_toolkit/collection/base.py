@@ -81,13 +81,14 @@ class CollectionBase:
         self._forget_texts()
 
     def _refresh(self) -> bool:
-        """Look up which space is the default one; returns whether it is another than before."""
+        """Look up which space is the default one; returns whether it, or what its table is called, is another."""
         found = spaces.find(self._database, self.name)
         self._seen = time.monotonic()
-        if found.id == self.space.id:
+        if found == self.space:
             return False
         self._spaces.clear()
-        self.space, self._moved = found, True
+        self._moved = self._moved or found.id != self.space.id
+        self.space = found
         self._forget_texts()
         return True
 
@@ -128,9 +129,17 @@ class CollectionBase:
                 ) from error
         return self._embedders[space.id]
 
+    def _check_ours(self) -> None:
+        if self.space.registered:
+            raise ConfigurationError(
+                f"collection {self.name!r} is table {self.space.schema}.{self.space.chunk_table}, which is only read: "
+                "write its rows yourself, searches see them at once. embed_space() embeds rows that have no vector"
+            )
+
     def _target(self) -> Target:
         self._refresh()
         space = self.space
+        self._check_ours()
         return Target(space, space.typed(self._database), must_be_default=True)
 
     def _space(self, name: str | None) -> Space:

@@ -113,12 +113,50 @@ class Writing(CollectionBase):
         self._forget(name)
         self._given[name] = loaded
 
-    def embed_space(self, name: str, *, progress: bool | None = None) -> Embedded:
+    def register_space(
+        self,
+        embedding: str,
+        *,
+        name: str | None = None,
+        embedder: Embedder | str | None = None,
+        distance: str | None = None,
+    ) -> None:
+        """Make a further vector column of a registered table a vector space (SQL: `pgvec.register_space`).
+
+        Args:
+            embedding: the column.
+            name: by which searches ask for it; None: the column's.
+            embedder: as `Database.register_table` takes it.
+            distance: as `Database.register_table` takes it.
+        """
+        space = name or embedding
+        loaded = kinds.load(embedder) if isinstance(embedder, str) else embedder
+        with self._database.connection() as connection, connection.transaction():
+            connection.execute(
+                "SELECT pgvec.register_space(%s, %s, %s, %s, %s::integer)",
+                [
+                    self.name,
+                    embedding,
+                    space,
+                    spaces.distance_for(loaded, distance),
+                    None if loaded is None else register(connection, loaded),
+                ],
+            )
+            spaces.check_fits(connection, self.name, space, loaded)
+        self._forget(space)
+        self._given[space] = loaded
+
+    def embed_space(self, name: str | None = None, *, progress: bool | None = None) -> Embedded:
         """Embed the texts of all chunks that have no vector in a space.
 
         Chunks that are written later, or get another text, have none until this is called again.
         Interrupt it, or kill it: running it again does the rest. Whatever changes a text, in Python or in SQL, drops
-        its vectors in spaces that have a model, for this to make new ones.
+        its vectors in spaces that have a model, for this to make new ones. Of a registered table rows whose vector
+        is NULL get one, by any number of sessions at once; no vector that is there is written over.
+
+        Args:
+            name: of the space; None: the default one.
+            progress: whether to show a bar; None: on a terminal.
 
         Raises:
             RejectedText: the embedder refuses some texts; it names their chunks, and all others have their vectors.
@@ -128,7 +166,7 @@ class Writing(CollectionBase):
         embedder = self._embedder(space)
         with self._database.connection() as connection:
             total = missing(connection, space)
-            with progress_bar(f"embedding {self.name} into {name}", total, progress) as advance:
+            with progress_bar(f"embedding {self.name} into {space.name}", total, progress) as advance:
                 return embed_missing(connection, space, embedder, advance)
 
     def drop_space(self, name: str) -> None:
@@ -144,5 +182,6 @@ class Writing(CollectionBase):
             ids: of chunks that are stored.
             vectors: one for each, as `upsert` takes them.
         """
+        self._check_ours()
         with self._database.connection() as connection:
             return set_vectors(connection, Target(self._space(space), {}), ids, vectors)

@@ -327,7 +327,7 @@ def _absent(collection: Searched, judged: Judged) -> int:
     statement = sql.SQL(
         "SELECT count(*) FROM unnest(%s::text[]) AS judged (id)"
         " WHERE NOT EXISTS (SELECT FROM {} AS d WHERE d.document_id = judged.id)"
-    ).format(collection.space.chunks)
+    ).format(collection.space.chunk_rows)
     with collection.database.connection() as connection:
         row = connection.execute(statement, [list(relevant)]).fetchone()
     assert row is not None

@@ -1,14 +1,17 @@
-"""Texts that are stored into a vector space that was added: each chunk that has no vector there gets one."""
+"""Texts that are stored into a vector space: each chunk that has no vector there gets one.
+
+So do the rows of a registered table whose vector is NULL: that is the queue, and any number of sessions work on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg import sql
+from psycopg import RawCursor, sql
 
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import Embedder
@@ -28,6 +31,8 @@ _PASSES = 10
 # Blank texts have no vector: of some models it would be zero.
 _WITHOUT = sql.SQL(r"v.key IS NULL AND d.text ~ '\S'")
 _EMBEDDED = sql.SQL("d.text, d.metadata ->> {}").format(sql.Literal(CONTEXT))  # what `_text` takes
+# Not of the rows themselves: who writes them need not wait for an embedder. Other sessions pass over them.
+_CLAIM = "hashtext('pgvec.embed'), hashint8({} # key)"
 
 
 @dataclass
@@ -50,7 +55,7 @@ class Embedded:
 def missing(connection: Connection, space: Space) -> int:
     """Return how many chunks with text have no vector in a space."""
     statement = sql.SQL("SELECT count(*) FROM {} d LEFT JOIN {} v USING (key) WHERE {}")
-    row = connection.execute(statement.format(space.chunks, space.vectors, _WITHOUT)).fetchone()
+    row = connection.execute(statement.format(space.chunk_rows, space.vector_rows, _WITHOUT)).fetchone()
     assert row is not None
     return int(row[0])
 
@@ -63,27 +68,54 @@ def embed_missing(connection: Connection, space: Space, embedder: Embedder, adva
     Raises:
         RejectedText: the embedder refuses some of them, which are named; all others have their vectors.
     """
-    statement = sql.SQL(
-        # Bounded on both sides: each batch would else read the keys of all vectors before it.
-        "SELECT d.key, d.id, {} FROM {} d LEFT JOIN {} v ON v.key = d.key AND v.key > %s"
-        " WHERE {} AND d.key > %s ORDER BY d.key LIMIT {}"
-    ).format(_EMBEDDED, space.chunks, space.vectors, _WITHOUT, sql.Literal(_TEXTS_AT_ONCE))
-    before, done, last = embedding.pruned(embedder), Embedded(), -(2**63)
+    before, done = embedding.pruned(embedder), Embedded()
     refused: list[tuple[tuple[Any, ...], Exception]] = []
 
     def embed(rows: Sequence[tuple[Any, ...]]) -> None:
         if rows:
             _embed(connection, Target(space, {}), embedder, rows, done)
 
-    while rows := connection.execute(statement, [last, last]).fetchall():
+    batches = _registered_batches if space.registered else _batches
+    for rows in batches(connection, space):
         refused += blame.bisected(rows, embed, _is_refusal, _refused)
-        last = rows[-1][0]
         advance(len(rows))
     if refused:
         raise _refusal(space, refused)
     pruned = embedding.pruned(embedder) - before
     done.pruned_vectors, done.pruned_entries = pruned.vectors, pruned.entries
     return done
+
+
+def _batches(connection: Connection, space: Space) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield the chunks that have no vector: key, id, text, context."""
+    statement = sql.SQL(
+        # Bounded on both sides: each batch would else read the keys of all vectors before it.
+        "SELECT d.key, d.id, {} FROM {} d LEFT JOIN {} v ON v.key = d.key AND v.key > %s"
+        " WHERE {} AND d.key > %s ORDER BY d.key LIMIT {}"
+    ).format(_EMBEDDED, space.chunks, space.vectors, _WITHOUT, sql.Literal(_TEXTS_AT_ONCE))
+    last = -(2**63)
+    while rows := connection.execute(statement, [last, last]).fetchall():
+        last = rows[-1][0]
+        yield rows
+
+
+def _registered_batches(connection: Connection, space: Space) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield the rows that have no vector, and that no other session is embedding: key, id, text, context."""
+    claim = sql.SQL(_CLAIM).format(sql.Literal(space.id))
+    statement = sql.SQL(
+        "SELECT r.key, r.id, r.text, NULL, pg_try_advisory_lock({}) FROM (SELECT d.key::bigint AS key, d.id, d.text"
+        r" FROM {} d WHERE d.{} IS NULL AND d.text ~ '\S' AND d.key > %s ORDER BY d.key LIMIT {}) r"
+    ).format(claim, space.chunk_rows, sql.Identifier(space.column), sql.Literal(_TEXTS_AT_ONCE))
+    unlock = sql.SQL("SELECT pg_advisory_unlock({}) FROM unnest(%s::bigint[]) r (key)").format(claim)
+    last = -(2**63)
+    while rows := connection.execute(statement, [last]).fetchall():
+        last = rows[-1][0]
+        ours = [row for *row, claimed in rows if claimed]
+        try:
+            yield [tuple(row) for row in ours]
+        finally:
+            if not connection.broken:
+                connection.execute(unlock, [[key for key, *_ in ours]])
 
 
 def embed_all(connection: Connection, space: Space, embedder: Embedder, title: str, progress: bool | None) -> Embedded:
@@ -142,6 +174,8 @@ def _embed(
 
 def _write(connection: Connection, target: Target, rows: Sequence[tuple[Any, ...]], vectors: NDArray[Any]) -> int:
     """Write the vectors of rows that are as they were read; return how many."""
+    if target.space.registered:
+        return _fill(connection, target, rows, vectors)
     # In the order in which loaders lock rows, against deadlocks.
     unchanged = sql.SQL(
         'SELECT d.key, {} FROM {} d WHERE d.key = ANY (%s) ORDER BY d.id COLLATE "C" FOR UPDATE'
@@ -155,3 +189,21 @@ def _write(connection: Connection, target: Target, rows: Sequence[tuple[Any, ...
         return len(kept)
 
     return load.in_transaction(connection, target, write)
+
+
+def _fill(connection: Connection, target: Target, rows: Sequence[tuple[Any, ...]], vectors: NDArray[Any]) -> int:
+    """Write vectors into rows of a registered table that have none, and the text that was read; return how many."""
+    space = target.space
+    row = connection.execute(
+        "SELECT pgvec._fill_sql(pgvec._collection(c.name), pgvec._current_space(s))"
+        " FROM pgvec.vector_spaces s JOIN pgvec.collections c ON c.id = s.collection_id WHERE s.id = %s",
+        [space.id],
+    ).fetchone()
+    assert row is not None
+    bound = [target.kind.query(vector, space.dimensions, space.distance) for vector in vectors]
+    with connection.transaction():
+        cursor = RawCursor(connection)
+        cursor.executemany(
+            str(row[0]).encode(), [(vector, key, text) for vector, (key, _, text, _) in zip(bound, rows, strict=True)]
+        )
+        return max(0, cursor.rowcount)

@@ -45,7 +45,7 @@ SELECT p -> 'options', (p -> 'rows')::bigint, (p -> 'memory')::bigint, (p -> 'di
        (p ->> 'seconds')::float8, (p -> 'maintenance_work_mem')::bigint, (p -> 'workers')::integer,
        (p -> 'fits')::boolean, (p -> 'impossible')::boolean, p ->> 'note'
 FROM pgvec.vector_spaces s,
-     pgvec._plans(s, %s::regclass, %s, %s, %s, %s, %s, %s) p
+     pgvec._plans(pgvec._current_space(s), %s::regclass, %s, %s, %s, %s, %s, %s) p
 WHERE s.id = %s
 """
 _RECORD = """
@@ -95,14 +95,14 @@ def build(
         space: whose vectors to index.
         spec: its method and parameters.
         form: what it holds of each vector.
-        name: its name; None: that of the vector table and the method.
+        name: its name; None: that of the vector table, or of its column, and the method.
         beside: build it although there is another, whose tuning profiles stay.
         concurrently: let others write meanwhile, which takes longer. None: if others may be using the space:
             it has had an index before, or there are other connections to this database.
         progress: whether to show a bar; None: on a terminal.
         force: build even what does not fit into the memory of the machine.
     """
-    name = name or f"{space.vector_table}_{spec.method}"
+    name = name or f"{space.index_stem}_{spec.method}"
     with database.dedicated_connection() as connection:
         if not beside:
             check_may_forget(connection, "create_index")
@@ -142,7 +142,7 @@ def _refuse_or_clear(connection: Connection, space: Space, name: str, beside: bo
         other = index.name
         if index.building:
             raise IndexBuildError(f"another session is building {other}: wait for it to end")
-        ours = other == name or other.startswith(f"{space.vector_table}_")
+        ours = other == name or other.startswith(f"{space.index_stem}_")
         if not index.valid and ours and drop_if_invalid(connection, space.schema, other):
             continue
         if other == name:
@@ -156,7 +156,7 @@ def _refuse_or_clear(connection: Connection, space: Space, name: str, beside: bo
 
 
 def _plan(connection: Connection, space: Space, spec: IndexSpec, form: Form) -> _Plan:
-    counted = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(space.vectors)).fetchone()
+    counted = connection.execute(sql.SQL("SELECT count(*) FROM {} v").format(space.vector_rows)).fetchone()
     assert counted is not None
     hnsw = spec if isinstance(spec, Hnsw) else Hnsw()
     row = connection.execute(

@@ -40,15 +40,16 @@ class Form:
         distance = Distance.HAMMING if self.name == "binary" else space.distance
         parts = {
             "schema": sql.Identifier(space.vector_schema),
+            "column": sql.Identifier(space.column),
             "type": sql.Identifier(self.type),
             "dimensions": sql.Literal(self.dimensions),
             "opclass": sql.Identifier(space.vector_schema, distance.opclass(self.type)),
         }
         expression = {
-            "full": "embedding",
-            "halfvec": "(embedding::{schema}.{type}({dimensions}))",
-            "binary": "({schema}.binary_quantize(embedding)::bit({dimensions}))",
-            "prefix": "({schema}.subvector(embedding, 1, {dimensions})::{schema}.{type}({dimensions}))",
+            "full": "{column}",
+            "halfvec": "({column}::{schema}.{type}({dimensions}))",
+            "binary": "({schema}.binary_quantize({column})::bit({dimensions}))",
+            "prefix": "({schema}.subvector({column}, 1, {dimensions})::{schema}.{type}({dimensions}))",
         }[self.name]
         return sql.SQL(expression + " {opclass}").format(**parts)
 

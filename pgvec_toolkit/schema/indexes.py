@@ -53,7 +53,7 @@ class Present(NamedTuple):
 
 _PRESENT = """
 SELECT i.name::text, i.method::text, i.valid, i.usable, NOT i.valid AND pgvec._is_building(%s::regclass)
-FROM pgvec.vector_spaces s, pgvec._indexes(%s::regclass, s) WITH ORDINALITY
+FROM pgvec.vector_spaces s, pgvec._indexes(%s::regclass, pgvec._current_space(s)) WITH ORDINALITY
      AS i (oid, name, method, form, options, valid, usable, dimensions, lists, shape, position)
 WHERE s.id = %s ORDER BY i.position
 """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def replacement_name(space: Space) -> str:
     """Return the name of the index that is to replace another; ends as PostgreSQL's own of REINDEX CONCURRENTLY do."""
-    return f"{space.vector_table}_ccnew"
+    return f"{space.index_stem}_ccnew"
 
 
 def clear_replacement(connection: Connection, space: Space) -> bool:

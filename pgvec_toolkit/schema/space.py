@@ -14,13 +14,23 @@ from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.schema.columns import ColumnType, column_type
 
 if TYPE_CHECKING:
+    from psycopg.abc import AdaptContext
+
     from pgvec_toolkit.embed.base import Embedder
-    from pgvec_toolkit.pool import Pool
+    from pgvec_toolkit.pool import Connection, Pool
+
+
+class _Text(sql.Composable):
+    """A part of a statement that the server has made."""
+
+    def as_bytes(self, context: AdaptContext | None = None) -> bytes:
+        del context
+        return str(self._obj).encode()
 
 
 @dataclass(frozen=True)
 class Space:
-    """A vector space of a collection, and its tables.
+    """A vector space of a collection, and its tables; of a registered table both are the user's own.
 
     Attributes:
         id: in pgvec.vector_spaces.
@@ -35,6 +45,11 @@ class Space:
         model: name of the embedding model, if any.
         model_fingerprint: what its vectors depend on, hashed.
         vector_schema: where the extension lives.
+        column: of the vector table that holds the vectors.
+        registered: whether the tables are one of a user's, which is only read.
+        index_stem: how the names of its vector indexes begin.
+        read_chunks: what statements read chunks from, as SQL (`pgvec._chunks_sql`).
+        read_vectors: what statements read vectors from, as SQL (`pgvec._vectors_sql`).
         model_details: what the model's fingerprint covers, as it was registered.
     """
 
@@ -50,6 +65,11 @@ class Space:
     model: str | None
     model_fingerprint: str | None
     vector_schema: str
+    column: str
+    registered: bool
+    index_stem: str
+    read_chunks: str
+    read_vectors: str
     model_details: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -61,6 +81,16 @@ class Space:
     def vectors(self) -> sql.Identifier:
         """The vector table, for a statement."""
         return sql.Identifier(self.schema, self.vector_table)
+
+    @property
+    def chunk_rows(self) -> sql.Composable:
+        """What chunks are read from, for a statement: a relation with the columns of a chunk table."""
+        return _Text(self.read_chunks)
+
+    @property
+    def vector_rows(self) -> sql.Composable:
+        """What vectors are read from, for a statement: a relation of (key, embedding)."""
+        return _Text(self.read_vectors)
 
     def columns(self, database: Pool) -> dict[str, str]:
         """Return the typed columns, name to SQL type, in table order."""
@@ -93,10 +123,17 @@ def find(database: Pool, collection: str, space: str | None = None) -> Space:
         model,
         fingerprint,
         vector_schema,
+        column,
+        registered,
+        stem,
+        read_chunks,
+        read_vectors,
         model_details,
     ) = database.fetch_one(
         "SELECT s.id, s.name, c.id, c.schema_name, c.table_name, s.table_name, s.type, s.dimensions, s.distance,"
-        " m.name, m.fingerprint, pgvec._vector_schema()::text, coalesce(m.details, '{}')"
+        " m.name, m.fingerprint, pgvec._vector_schema()::text, coalesce(s.embedding_column, 'embedding')::text,"
+        " s.embedding_column IS NOT NULL, pgvec._index_stem(s), pgvec._chunks_sql(c), pgvec._vectors_sql(c, s),"
+        " coalesce(m.details, '{}')"
         " FROM pgvec._collection($1) c CROSS JOIN pgvec._space($1, $2) s LEFT JOIN pgvec.models m ON m.id = s.model_id",
         [collection, space],
     )
@@ -113,6 +150,11 @@ def find(database: Pool, collection: str, space: str | None = None) -> Space:
         model,
         fingerprint,
         vector_schema,
+        column,
+        registered,
+        stem,
+        read_chunks,
+        read_vectors,
         model_details,
     )
 
@@ -124,6 +166,19 @@ class SpaceShape:
     dimensions: int | None
     type: str | None
     distance: str | None
+
+
+def distance_for(embedder: Embedder | None, distance: str | None) -> str | None:
+    """Return by which distance a registered column is compared; None: as SQL chooses it."""
+    return distance or (None if embedder is None else distance_of(embedder))
+
+
+def check_fits(connection: Connection, collection: str, space: str | None, embedder: Embedder | None) -> None:
+    """Raise ConfigurationError unless a registered column can hold the vectors of an embedder."""
+    if embedder is not None:
+        row = connection.execute("SELECT dimensions, type FROM pgvec._space(%s, %s)", [collection, space]).fetchone()
+        assert row is not None
+        shape_of(embedder, row[0], row[1], None)
 
 
 def shape_of(embedder: Embedder | None, dimensions: int | None, type: str | None, distance: str | None) -> SpaceShape:

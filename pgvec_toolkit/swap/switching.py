@@ -28,7 +28,7 @@ _LONGEST = "60s"  # for which our client may be silent while writers wait
 _PATIENCE, _POLL = 10.0, 0.2  # seconds: what was building when its process was killed ends some moments later
 _INDEX = """
 SELECT i.method::text, i.form, i.dimensions, i.options, coalesce(i.lists, 0)
-FROM pgvec.vector_spaces s, pgvec._indexes(%s::regclass, s) i WHERE s.id = %s AND i.usable LIMIT 1
+FROM pgvec.vector_spaces s, pgvec._indexes(%s::regclass, pgvec._current_space(s)) i WHERE s.id = %s AND i.usable LIMIT 1
 """
 
 

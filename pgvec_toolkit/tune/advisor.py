@@ -202,7 +202,7 @@ def typical(rounds: Sequence[Sequence[float]]) -> float:
 
 def _rows(database: Pool, space: Space) -> int:
     with database.connection() as connection:
-        row = connection.execute(sql.SQL("SELECT count(*) FROM {}").format(space.vectors)).fetchone()
+        row = connection.execute(sql.SQL("SELECT count(*) FROM {} v").format(space.vector_rows)).fetchone()
     assert row is not None
     return int(row[0])
 

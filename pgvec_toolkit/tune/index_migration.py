@@ -110,7 +110,7 @@ def _with_settings(options: Sequence[Option], *inner: str) -> list[str]:
 
 def _names(advice: Advice) -> tuple[str, str]:
     """Return the index's name in the end, as `create_index` gives it, and while the old one is still there."""
-    final = f"{advice.space.vector_table}_{advice.recommended.candidate.method}"
+    final = f"{advice.space.index_stem}_{advice.recommended.candidate.method}"
     taken, building = {name for name, _ in advice.replaces}, final
     while building in taken:
         building += "_new"

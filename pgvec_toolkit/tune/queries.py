@@ -105,7 +105,9 @@ def sampled(connection: Connection, space: Space, count: int, *, same: bool = Fa
     """Draw stored rows to be queries; fewer if there are not so many. `same`: those of the last time."""
     function = "_stored_sql" if same else "_sample_sql"
     row = connection.execute(
-        f"SELECT pgvec.{function}(%s, %s, %s::integer)".encode(), [space.schema, space.vector_table, count]
+        f"SELECT pgvec.{function}(pgvec._collection(c.name), pgvec._current_space(s), %s::integer)"
+        " FROM pgvec.vector_spaces s JOIN pgvec.collections c ON c.id = s.collection_id WHERE s.id = %s".encode(),
+        [count, space.id],
     ).fetchone()
     assert row is not None
     rows = connection.execute(str(row[0]).encode(), binary=True).fetchall()

@@ -345,7 +345,7 @@ def _old(connection: Connection, collection: str, space: Space, name: str | None
 
 def _renamed(connection: Connection, space: Space, method: str) -> str:
     """Give an index that is a replacement by its name, and all there is, a name of its own."""
-    name = f"{space.vector_table}_{method}"
+    name = f"{space.index_stem}_{method}"
     connection.execute(
         sql.SQL("ALTER INDEX {} RENAME TO {}").format(
             sql.Identifier(space.schema, replacement_name(space)), sql.Identifier(name)

@@ -54,17 +54,17 @@ class Scratch:
                     "SELECT d.key, d.key::text, '', (d.place <= %s)::integer FROM ("
                     "SELECT v.key, row_number() OVER (ORDER BY hashint8(v.key), v.key) AS place FROM {source} v) d "
                     "WHERE d.place <= coalesce(%s, d.place)"
-                ).format(chunks=self._table(), source=self.source.vectors),
+                ).format(chunks=self._table(), source=self.source.vector_rows),
                 [held, None if most is None else most + held],
             )
-            self.held = self._copy(connection, self.source.vectors, _HELD, 1)
+            self.held = self._copy(connection, self.source.vector_rows, _HELD, 1)
 
     def add(self, space: str) -> None:
         """Add a space with a copy of the rows that are not held back."""
         with self.database.connection() as connection:
             first = not self.rows
             self._add_space(connection, space)
-            origin = self.source.vectors if first else self._table("c0")
+            origin = self.source.vector_rows if first else self._table("c0")
             self.rows = self._copy(connection, origin, space, 0)
 
     def held_back(self, count: int) -> list[Any]:
@@ -94,7 +94,7 @@ class Scratch:
         )
         connection.execute(sql.SQL("ALTER TABLE {} SET UNLOGGED").format(self._table(space)))
 
-    def _copy(self, connection: Connection, origin: sql.Identifier, space: str, position: int) -> int:
+    def _copy(self, connection: Connection, origin: sql.Composable, space: str, position: int) -> int:
         """Copy chosen rows into a space, inside the server; return how many."""
         return connection.execute(
             sql.SQL(

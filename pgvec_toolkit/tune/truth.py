@@ -91,7 +91,9 @@ def stored_vectors(
     connection: Connection, space: Space, kind: FixedWidth, rows: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Yield all vectors of a space, so many at a time, and their keys."""
-    statement = sql.SQL("COPY {} (key, embedding) TO STDOUT (FORMAT binary)").format(space.vectors)
+    statement = sql.SQL("COPY (SELECT v.key::bigint, v.embedding FROM {} v) TO STDOUT (FORMAT binary)").format(
+        space.vector_rows
+    )
     with connection.cursor().copy(statement) as copy:
         yield from kind.read_rows((bytes(block) for block in copy), space.dimensions, rows)
 

@@ -289,7 +289,7 @@ def test_a_scratch_collection_is_a_finding_when_its_advisor_is_dead(hospital: st
 
 def test_a_few_rows_are_always_drawn(patient: psycopg.Connection) -> None:
     """Of 26 pages: an eighth of them, taken by chance, is none in 3 of 100 draws."""
-    drawn = "SELECT pgvec._sample_sql('public', 'docs_dense', 5)"
+    drawn = "SELECT pgvec._sample_sql(pgvec._collection('docs'), pgvec._space('docs', NULL), 5)"
     (statement,) = patient.execute(drawn).fetchone() or ("",)
     assert all(len(patient.execute(statement.encode()).fetchall()) == 5 for _ in range(200))
 

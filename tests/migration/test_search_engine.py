@@ -129,7 +129,7 @@ def check_searches(dsn: str) -> None:
         assert (index.name, index.form, index.dimensions, index.usable) == ("docs_dense_hnsw", "full", DIMENSIONS, True)
 
 
-ADDED = "{version}"  # columns
+ADDED = "{version,embedding_column,embedding_attnum}"  # columns
 
 
 def catalogue(dsn: str) -> list[Any]:
