@@ -17,15 +17,16 @@ if TYPE_CHECKING:
     from alembic.autogenerate.api import AutogenContext
 
 _TABLES = """
-SELECT c.schema_name, t.name || suffix FROM pgvec.collections c
-CROSS JOIN LATERAL (SELECT c.table_name AS name UNION ALL
-                    SELECT s.table_name FROM pgvec.vector_spaces s WHERE s.collection_id = c.id) t
-CROSS JOIN unnest('{"",_keywords,_lexemes,_history}'::text[]) suffix
+SELECT c.schema_name, c.table_name FROM pgvec.collections c UNION
+SELECT c.schema_name, s.table_name FROM pgvec.collections c JOIN pgvec.vector_spaces s ON s.collection_id = c.id
 """
 # The user's own tables, that searches are served from, and what pgvec has built on them.
 _REGISTERED = """
 SELECT n.nspname, r.relname FROM pgvec.registered_tables t
 JOIN pg_catalog.pg_class r ON r.oid = t.relation JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+"""
+_NAMES = """
+SELECT t.home, c.name FROM pgvec.registered_tables t JOIN pgvec.collections c ON c.id = t.collection_id
 """
 _BUILT = """
 SELECT n.nspname, b.index_name FROM pgvec.index_builds b JOIN pgvec.vector_spaces s ON s.id = b.space_id
@@ -47,7 +48,7 @@ def prepare(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> PriorityDis
 
     TypeRenderer.install(context)
     default = context.dialect.default_schema_name
-    tables = _rows(context, "collections", _TABLES) - _rows(context, "registered_tables", _REGISTERED)
+    tables = _owned_tables(context)
     indexes = _rows(context, "registered_tables", _BUILT)
     models = {
         (table.schema or default, table.name): {str(i.name) for i in table.indexes} for table in context.sorted_tables
@@ -67,6 +68,15 @@ def prepare(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> PriorityDis
 
     context._name_filters.append(not_pgvecs)
     return PriorityDispatchResult.CONTINUE
+
+
+def _owned_tables(context: AutogenContext) -> set[tuple[str, str]]:
+    """Return schema and name of the tables of collections, whether they are there or not."""
+    own = _rows(context, "collections", _TABLES) - _rows(context, "registered_tables", _REGISTERED)
+    keyword, kept = ("_keywords", "_lexemes"), ("_keywords", "_lexemes", "_history", "")
+    return {(schema, name + suffix) for schema, name in own for suffix in kept} | {
+        (schema, name + suffix) for schema, name in _rows(context, "registered_tables", _NAMES) for suffix in keyword
+    }
 
 
 def _rows(context: AutogenContext, catalogue: str, query: str) -> set[tuple[str, str]]:

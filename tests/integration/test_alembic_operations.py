@@ -203,6 +203,26 @@ def test_autogenerate_leaves_alone_what_is_not_the_users(migrated: Project, dsn:
         assert gone == [("remove_index", "gone"), ("remove_table", "of_user")]
 
 
+def test_a_registered_table_stays_the_users_but_for_what_pgvec_has_made_for_it(migrated: Project) -> None:
+    model = items()
+    model.create_all(migrated.engine)
+    register = 'op.register_table("public.items", name="stock", text="kind", keywords=True)'
+    migrated.write("1", register, 'op.unregister_table("stock")')
+    run_in_psql(migrated.dsn, migrated.sql())
+    migrated.run("INSERT INTO items SELECT n, n, 'lamp', ARRAY[n, 1, 1] FROM generate_series(1, 20) n")
+    with Database(migrated.dsn) as database:
+        stock = database.collection("stock")
+        assert stock.search([3, 1, 1], k=1)[0].document_id == "3"
+        built = stock.create_index("ivfflat", lists=2)
+    assert migrated.differences(model) == []
+    assert [each[1].name for each in migrated.differences(sa.MetaData())] == ["items"]
+    migrated.downgrade()
+    with Database(migrated.dsn) as database:
+        assert database.collections() == []
+    (left,) = migrated.differences(model)  # nobody knows any more who has built it
+    assert (left[0], left[1].name) == ("remove_index", built)
+
+
 def test_filters_of_the_user_decide_and_the_plugin_may_be_switched_off(
     project: Project, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -30,5 +30,5 @@ def test_the_examples_run(empty_dsn: str, tmp_path: Path) -> None:
     assert number == 2
     project.upgrade()
     assert project.run("SELECT indexname FROM pg_indexes WHERE indexname ~ '^products_[^p]'") == [("products_half",)]
-    assert project.run("SELECT space FROM pgvec.spaces ORDER BY 1") == [("dense",), ("title",)]
+    assert project.run("SELECT space FROM pgvec.spaces ORDER BY 1") == [("dense",), ("dense",), ("title",)]
     project.close()
