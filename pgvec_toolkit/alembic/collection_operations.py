@@ -174,7 +174,9 @@ class CallOp(MigrateOperation):
             "language": language,
             "keywords": keywords,
         }
-        operations.invoke(cls("register_table", "register_table", arguments, model))
+        known_as = name or relation.rpartition(".")[2].strip('"')
+        forget = cls("unregister_table", "unregister_table", {"name": known_as})
+        operations.invoke(cls("register_table", "register_table", arguments, model, forget))
 
     @classmethod
     def unregister_table(cls, operations: Operations, name: str) -> None:

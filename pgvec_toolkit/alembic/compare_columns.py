@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 from alembic.operations import ops
 from alembic.util import PriorityDispatchResult
+from sqlalchemy.dialects.postgresql import BIT
 from sqlalchemy.dialects.postgresql.base import PGDialect
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def is_vector_change(operation: ops.MigrateOperation) -> bool:
 
 def vector_type(type: TypeEngine[Any]) -> VectorType | None:
     """Return which type of pgvector it is, or a subclass or decorator of; None if it is none."""
+    if type.__class__.__module__.startswith("sqlalchemy.") and not isinstance(type, BIT):
+        return None  # what most columns of most projects are, found without compiling it
     try:
         match = _TYPE.fullmatch(type.compile(_DIALECT).lower())
     except sa.exc.CompileError:
@@ -71,13 +74,13 @@ def compare_type(
 ) -> PriorityDispatchResult:
     """Compare the types of a column if one of them is pgvector's."""
     del context, schema, table_name, column_name
-    from pgvector.sqlalchemy import BIT
+    from pgvector.sqlalchemy import BIT as PGVECTOR_BIT
 
     types = vector_type(there.type), vector_type(wanted.type)
     if isinstance(there.type, sa.types.NullType):
         return PriorityDispatchResult.CONTINUE  # an extension out of the search_path: Alembic says that it cannot tell
     # bit(n) without vectors is not ours: Alembic compares those.
-    if not isinstance(wanted.type, BIT) and all(each is None or each.kind not in _KINDS for each in types):
+    if not isinstance(wanted.type, PGVECTOR_BIT) and all(each is None or each.kind not in _KINDS for each in types):
         return PriorityDispatchResult.CONTINUE
     if types[0] != types[1]:
         change.modify_type = wanted.type

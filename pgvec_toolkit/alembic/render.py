@@ -114,6 +114,8 @@ def _alter_vector_column(context: AutogenContext, operation: AlterVectorColumnOp
 @renderers.dispatch_for(CallOp)
 def _pgvec_call(context: AutogenContext, operation: CallOp) -> str:
     required = ("collection", "name") if operation.function.endswith("space") else ("name",)
+    if operation.function == "register_table":
+        required = ("relation",)
     arguments = operation.arguments
     options = {key: value for key, value in arguments.items() if key not in required}
     said = [f"{key}={value!r}" for key, value in options.items()]
