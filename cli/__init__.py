@@ -23,6 +23,7 @@ from pgvec_toolkit.cli import (
     loading,
     model,
     models,
+    projects,
     rebuilding,
     registering,
     search,
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 demo.add_to(app)
 server.add_to(app)
+projects.add_to(app)
 registering.add_to(collections.app)
 app.add_typer(collections.app, name="collection")
 data.add_to(app)

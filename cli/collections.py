@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pgvec_toolkit.cli.options import Dsn, Json, Name, collection, connect
@@ -27,6 +28,11 @@ Distance = Annotated[
         show_default=False,
     ),
 ]
+Revision = Annotated[
+    bool, typer.Option("--revision", help="Write an Alembic revision that does it, instead of doing it.")
+]
+Config = Annotated[Path, typer.Option(help="Alembic project of --revision: alembic.ini or pyproject.toml.")]
+Head = Annotated[str, typer.Option(help="Which of several heads, as shop@head, the revision follows.")]
 app = typer.Typer(help="Create, list, show and drop collections.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -60,22 +66,28 @@ def create(
     language: Annotated[str, typer.Option(help="Text search configuration of the texts.")] = "english",
     schema: Annotated[str, typer.Option(help="Schema of its tables.")] = "public",
     keywords: Annotated[bool, typer.Option("--keywords/--no-keywords", help="Whether it gets a keyword index.")] = True,
+    revision: Revision = False,
+    config: Config = Path("alembic.ini"),
+    head: Head = "head",
     dsn: Dsn = None,
 ) -> None:
     """Create a collection and its tables. Example: pgvec collection create docs -c section:text -c year:int."""
-    columns = dict(_parse_column(each) for each in column or [])
-    created = connect(dsn).create_collection(
-        name,
-        embedder=_prompted(embedder, query_prompt, document_prompt),
-        dimensions=dimensions,
-        type=type,
-        distance=distance,
-        columns=columns,
-        language=language,
-        schema=schema,
-        keywords=keywords,
-    )
-    space = created.space
+    options: dict[str, Any] = {
+        "embedder": _prompted(embedder, query_prompt, document_prompt),
+        "dimensions": dimensions,
+        "type": type,
+        "distance": distance,
+        "columns": dict(_parse_column(each) for each in column or []),
+        "language": language,
+        "schema": schema,
+        "keywords": keywords,
+    }
+    if revision:
+        from pgvec_toolkit.alembic.writing import write_collection
+
+        typer.echo(write_collection(config, name, head=head, **options))
+        return
+    space = connect(dsn).create_collection(name, **options).space
     say(f"collection {name} is there: {space.type}({space.dimensions}), {space.distance}")
 
 
@@ -95,9 +107,18 @@ def add_space(
     ] = None,
     type: Type = None,
     distance: Distance = None,
+    revision: Revision = False,
+    config: Config = Path("alembic.ini"),
+    head: Head = "head",
     dsn: Dsn = None,
 ) -> None:
     """Add a vector space: further vectors of the same chunks, as of a sparse model (--embedder sparse:my/splade)."""
+    if revision:
+        from pgvec_toolkit.alembic.writing import write_space
+
+        shape: dict[str, Any] = {"dimensions": dimensions, "type": type, "distance": distance}
+        typer.echo(write_space(config, name, space, head=head, embedder=embedder, **shape))
+        return
     collection(name, dsn).add_space(space, embedder=embedder, dimensions=dimensions, type=type, distance=distance)
     then = f"fill it: pgvec collection embed {name} {space}" if embedder else "fill it with set_vectors in Python"
     say(f"vector space {space} of collection {name} is there; {then}")

@@ -1,4 +1,4 @@
-"""The files that ship inside the package: SQL, migrations, the demo handbook."""
+"""The files that ship inside the package: SQL, migrations, the demo handbook, a new project."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ def sql_checksum() -> str:
 def migrations_folder() -> Path:
     """Return the folder of the Alembic environment."""
     return Path(str(resources.files("pgvec_toolkit.migrations")))
+
+
+def project_files() -> Iterator[tuple[str, str]]:
+    """Yield (path, text) of every file of a new project."""
+    folder = Path(str(resources.files("pgvec_toolkit.alembic"))) / "project"
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.suffix != ".pyc":
+            yield path.relative_to(folder).as_posix(), path.read_text(encoding="utf-8")
 
 
 def demo_handbook() -> Path:

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from pgvec_toolkit.pool import Pool
     from pgvec_toolkit.schema.space import Space
 
+REGISTER = """
+INSERT INTO pgvec.models (name, fingerprint, dimensions, max_tokens, details)
+VALUES (%(name)s, %(fingerprint)s, %(dimensions)s, %(max_tokens)s, %(details)s)
+ON CONFLICT (fingerprint) DO UPDATE SET details = excluded.details RETURNING id
+"""
 _SHOWN = 60  # characters of a value that an error tells
 
 
@@ -53,19 +58,21 @@ def models(database: Pool) -> list[RegisteredModel]:
     return [RegisteredModel(*row) for row in rows]
 
 
+def entry(embedder: Embedder) -> dict[str, Any]:
+    """Return what the registry has of a model."""
+    return {
+        "name": embedder.name,
+        "fingerprint": base.fingerprint(embedder),
+        "dimensions": embedder.dimensions,
+        "max_tokens": base.max_tokens(embedder),
+        "details": base.stored_details(embedder),
+    }
+
+
 def register(connection: psycopg.Connection[Any], embedder: Embedder) -> int:
     """Return the id of the embedder's model in the registry, entered if it is new."""
-    row = connection.execute(
-        "INSERT INTO pgvec.models (name, fingerprint, dimensions, max_tokens, details) VALUES (%s, %s, %s, %s, %s) "
-        "ON CONFLICT (fingerprint) DO UPDATE SET details = excluded.details RETURNING id",
-        [
-            embedder.name,
-            base.fingerprint(embedder),
-            embedder.dimensions,
-            base.max_tokens(embedder),
-            Jsonb(base.stored_details(embedder)),
-        ],
-    ).fetchone()
+    known = entry(embedder)
+    row = connection.execute(REGISTER, known | {"details": Jsonb(known["details"])}).fetchone()
     assert row is not None
     return int(row[0])
 

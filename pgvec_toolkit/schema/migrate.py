@@ -19,7 +19,7 @@ from pgvec_toolkit.errors import ConfigurationError, NotMigrated
 if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
 LOCK_KEY = 0x7067766563  # 'pgvec' in ASCII: any number nobody else is likely to lock
 PREPARE = (
@@ -63,6 +63,17 @@ def upgrade(dsn: str, revision: str = "head") -> None:
 
     with _plain_errors(), alchemy_engine(dsn).connect() as connection:
         command.upgrade(_config(connection=connection), revision)
+
+
+def upgrade_within(connection: Connection) -> None:
+    """Upgrade in the transaction that a connection of SQLAlchemy is in."""
+    from alembic import command
+    from sqlalchemy import text
+
+    with _plain_errors():
+        search_path = connection.scalar(text("SHOW search_path"))
+        command.upgrade(_config(connection=connection), "head")
+        connection.execute(text("SELECT set_config('search_path', :path, true)"), {"path": search_path})
 
 
 def downgrade(dsn: str, revision: str) -> None:

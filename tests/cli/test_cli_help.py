@@ -32,6 +32,7 @@ COMMANDS = {
         "failures",
         "retry",
         "upsert",
+        "init",
         "attach",
         "detach",
         "attachments",

@@ -117,6 +117,10 @@ def test_importing_needs_neither_torch_nor_the_repository(binaries, elsewhere):
         assert list(pgvec_toolkit.resources.sql_files())
         assert (pgvec_toolkit.resources.migrations_folder() / "env.py").is_file()
         assert list(pgvec_toolkit.resources.demo_handbook().glob("*.md"))
+        # Alembic finds the plugin in the metadata of the wheel.
+        import alembic.op
+        assert callable(alembic.op.create_vector_index)
+        assert "models.py" in dict(pgvec_toolkit.resources.project_files())
         found = [name for name in ("torch", "cli", "sql", "migrations") if importlib.util.find_spec(name)]
         assert not found, found
     """

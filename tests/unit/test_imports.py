@@ -36,6 +36,11 @@ def test_a_database_needs_neither_a_model_nor_migrations() -> None:
     assert not loaded & {"torch", "sentence_transformers", "sqlalchemy", "alembic"}
 
 
+def test_alembic_loads_the_plugin_and_with_it_nothing_heavy() -> None:
+    code = "import alembic.op\nassert alembic.op.create_vector_index"
+    assert _loaded_by(code) == {"alembic", "sqlalchemy"}
+
+
 @pytest.mark.parametrize("name", pgvec_toolkit.__all__)
 def test_every_public_name_resolves(name: str) -> None:
     found = getattr(pgvec_toolkit, name)
