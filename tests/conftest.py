@@ -102,6 +102,11 @@ def janitor(server_dsn: str) -> Iterator[Callable[..., DatabaseJanitor]]:
             with administrator.cursor() as cursor:
                 yield cursor
 
+        def _build_create_database_sql(self) -> sql.Composed:
+            # Copied as files, a template costs a third of what it costs page by page through the WAL.
+            built = super()._build_create_database_sql()
+            return built + sql.SQL(" STRATEGY file_copy") if self.template_dbname else built
+
     def make(name: str, template: str | None = None, *, as_template: bool = False) -> DatabaseJanitor:
         return Janitor(
             user=str(parameters.get("user") or ""),
