@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import pgvec_toolkit as pgvec
 from pgvec_toolkit.database import Database
@@ -21,6 +22,7 @@ from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
 from pgvec_toolkit.schema import build as building
 from pgvec_toolkit.schema import locks
 from pgvec_toolkit.schema.index_specs import Hnsw, IvfFlat
+from tests.conftest import random_vectors
 
 DIMENSIONS = 64
 KINDS = [("hnsw", False), ("hnsw", True), ("ivfflat", False), ("ivfflat", True)]
@@ -30,11 +32,25 @@ WHERE a.amname IN ('hnsw', 'ivfflat')
 """
 
 
+@pytest.fixture(scope="module")
+def loaded(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iterator[str]:
+    """Name of a database with a collection of 2,000 rows, to clone."""
+    name = "t_indexes_loaded"
+    with janitor(name, template):
+        with Database(make_conninfo(server_dsn, dbname=name)) as database:
+            made = database.create_collection("docs", dimensions=DIMENSIONS)
+            made.upsert({"id": [str(row) for row in range(2000)], "vector": random_vectors(2000, DIMENSIONS)})
+        yield name
+
+
 @pytest.fixture
-def docs(db: Database, vectors: Callable[..., np.ndarray]) -> pgvec.Collection:
-    made = db.create_collection("docs", dimensions=DIMENSIONS)
-    made.upsert({"id": [str(row) for row in range(2000)], "vector": vectors(2000, DIMENSIONS)})
-    return made
+def origin(request: pytest.FixtureRequest, template: str) -> str:
+    return request.getfixturevalue("loaded") if "docs" in request.fixturenames else template
+
+
+@pytest.fixture
+def docs(db: Database) -> pgvec.Collection:
+    return db.collection("docs")
 
 
 @pytest.fixture
