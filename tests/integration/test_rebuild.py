@@ -19,7 +19,7 @@ from pgvec_toolkit.tune import rebuild
 from tests.conftest import random_vectors
 from tests.fire import Fire
 
-DIMENSIONS, ROWS = 16, 2000
+DIMENSIONS, ROWS = 16, 1000
 INDEXES = """
 SELECT i.relname::text, x.indisvalid, coalesce(array_to_string(i.reloptions, ' '), '')
 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
