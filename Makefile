@@ -58,15 +58,19 @@ $(VENV)/.created:
 	fi; exit 1
 
 # torch goes first and alone: everything else comes from the usual index.
-$(VENV)/.demo-installed: $(VENV)/.created pyproject.toml constraints.txt
+$(VENV)/.torch-installed: $(VENV)/.created constraints.txt
 	@echo "Installing pgvec-toolkit (a minute or two; with torch 1.6 GB on disk) ..."
 	@index=; if [ "$$(uname)" = Linux ] && $(BIN)/python -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1], timeout=5)' \
 	    $(TORCH_INDEX)/torch/ 2>/dev/null; then index='--extra-index-url $(TORCH_INDEX)'; fi; \
 	$(PIP) $$index torch || { echo 'pip failed; to see all it says: make QUIET= demo' >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.demo-installed: $(VENV)/.torch-installed pyproject.toml constraints.txt
 	@$(PIP) -e '.[embed]'
 	@touch $@
 
-$(VENV)/.test-installed: $(VENV)/.demo-installed
+# All that the demo needs, and more: it is not installed once without the rest.
+$(VENV)/.test-installed: $(VENV)/.torch-installed pyproject.toml constraints.txt
 	@echo "Installing what the tests need ..."
 	@$(PIP) -e '.[embed,files,test]'
-	@touch $@
+	@touch $(VENV)/.demo-installed $@

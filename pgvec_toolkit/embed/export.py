@@ -108,7 +108,7 @@ def _needed(int8: bool) -> None:
 def _trace(model: Any, path: Path) -> None:
     import torch
 
-    class Whole(torch.nn.Module):
+    class Whole(torch.nn.Module):  # type: ignore[misc]
         def __init__(self, names: list[str]) -> None:
             super().__init__()
             self.model = model

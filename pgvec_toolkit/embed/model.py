@@ -164,7 +164,7 @@ def loaded(kind: str, source: str, failure: type[PgvecError], **options: Any) ->
         from transformers.utils import logging
     except ImportError as error:
         raise MissingDependency("sentence-transformers", "embed") from error
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()
     try:
         where = source if "revision" in options else local_path(source)
         return getattr(sentence_transformers, kind)(where, **options)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pgvec_toolkit.cli import main
+from pgvec_toolkit.cli import app, main
+from psycopg.conninfo import make_conninfo
+from typer.testing import CliRunner
 
 from pgvec_toolkit.embed import kinds
 from tests.cli.outcome import Outcome, Run
+from tests.words import WordEmbedder
 
 
 @pytest.fixture(autouse=True)
-def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def nowhere(monkeypatch: pytest.MonkeyPatch, commands_made_once: None) -> None:
     """A command that forgets its DSN finds no server, least of all the developer's own."""
+    del commands_made_once
     monkeypatch.setenv("PGVEC_DSN", "host=127.0.0.1 port=1")
     monkeypatch.setenv("PGVEC_HOME", "/nowhere")
 
@@ -50,10 +56,8 @@ def words(embedder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, "load", lambda *_, **__: embedder)
 
 
-@pytest.fixture
-def handbook(tmp_path: Path) -> Path:
-    """A folder of forty documents in two sections."""
-    folder = tmp_path / "handbook"
+def write_handbook(folder: Path) -> Path:
+    """Write forty documents in two sections."""
     folder.mkdir()
     for number in range(40):
         section = ("security", "kitchen")[number % 2]
@@ -65,11 +69,35 @@ def handbook(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def docs(run: Run, words: None, handbook: Path) -> Run:
-    """A collection `docs` with the handbook in it."""
+def handbook(tmp_path: Path) -> Path:
+    """A folder of forty documents in two sections."""
+    return write_handbook(tmp_path / "handbook")
+
+
+@pytest.fixture(scope="session")
+def ingested(
+    server_dsn: str, template: str, janitor: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Name of a database in which commands have ingested the handbook, to clone."""
+    name = f"t_cli_ingested_{os.getpid()}"
+    folder = write_handbook(tmp_path_factory.mktemp("cli") / "handbook")
+    create = ["collection", "create", "docs", "-c", "section:text", "--column", "year:int", "--embedder", "w"]
+    with janitor(name, template), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kinds, "load", lambda *_, **__: WordEmbedder())
+        for command in (create, ["ingest", "docs", str(folder)]):
+            done = CliRunner().invoke(app, [*command, "--dsn", make_conninfo(server_dsn, dbname=name)])
+            assert done.exit_code == 0, done.output
+        patch.undo()
+        yield name
+
+
+@pytest.fixture
+def origin(request: pytest.FixtureRequest, template: str) -> str:
+    return request.getfixturevalue("ingested") if "docs" in request.fixturenames else template
+
+
+@pytest.fixture
+def docs(run: Run, words: None) -> Run:
+    """Runs main() on a database with a collection `docs`, the handbook in it."""
     del words
-    assert (
-        run("collection", "create", "docs", "-c", "section:text", "--column", "year:int", "--embedder", "w").code == 0
-    )
-    assert run("ingest", "docs", str(handbook)).code == 0
     return run

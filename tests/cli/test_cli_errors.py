@@ -132,7 +132,7 @@ main()
 def test_an_interrupted_ingest_keeps_what_is_done(
     run: Run, monkeypatch: pytest.MonkeyPatch, dsn: str, tmp_path: Path, connection: psycopg.Connection
 ) -> None:
-    lines = [json.dumps({"id": f"d{number}", "text": f"text {number}"}) for number in range(5000)]
+    lines = [json.dumps({"id": f"d{number}", "text": f"text {number}"}) for number in range(2000)]
     (tmp_path / "many.jsonl").write_text("\n".join(lines))
 
     class Quick:
@@ -164,11 +164,11 @@ def test_an_interrupted_ingest_keeps_what_is_done(
         "SELECT (SELECT count(*) FROM docs), (SELECT count(*) FROM docs_dense), (SELECT count(*) FROM pgvec.ledger)"
     )
     chunks, vectors, documents = connection.execute(counts).fetchone() or (0, 0, 0)
-    assert 0 < chunks == vectors == documents < 5000
+    assert 0 < chunks == vectors == documents < 2000
     assert said.groups() == (str(documents), str(chunks))
     again = run("ingest", "docs", str(tmp_path / "many.jsonl"))
-    assert f"5000 documents, {documents} of them unchanged; {5000 - documents} chunks written" in again.err
-    assert connection.execute(counts).fetchone() == (5000, 5000, 5000)
+    assert f"2000 documents, {documents} of them unchanged; {2000 - documents} chunks written" in again.err
+    assert connection.execute(counts).fetchone() == (2000, 2000, 2000)
 
 
 def test_a_reader_that_leaves_is_no_error(dsn: str, docs: Run) -> None:

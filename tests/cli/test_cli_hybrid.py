@@ -91,15 +91,19 @@ def test_the_sql_of_a_hybrid_search_runs(docs: Run, connection: psycopg.Connecti
         (["-m", "hybrid", "--weight", "dense"], "--weight: 'dense' is not like keyword=0.5"),
         (["-m", "hybrid", "--weight", "dense=much"], "--weight: 'dense=much' is not like"),
         (["-m", "fuzzy"], "--mode.*dense.*keyword.*hybrid"),
-        (["-m", "keyword", "--sql"], "--sql: call pgvec.keyword_search"),
-        (["--rerank", "x", "--sql"], "--sql: no statement reranks"),
         (["--budget", "1"], "--budget: goes with --rerank"),
         (["--rerank-depth", "5", "-m", "hybrid"], "--rerank-depth.*: goes with --rerank"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_options_that_do_not_go_together(docs: Run, options: list[str], wanted: str) -> None:
-    wrong_usage(docs("search", "docs", "rotate", *options), wanted)
+def test_options_that_do_not_go_together(bare: Run, options: list[str], wanted: str) -> None:
+    """Without a server: nothing is connected to before."""
+    wrong_usage(bare("search", "docs", "rotate", *options), wanted)
+
+
+def test_searches_that_are_no_single_statement(docs: Run) -> None:
+    wrong_usage(docs("search", "docs", "rotate", "-m", "keyword", "--sql"), "--sql: call pgvec.keyword_search")
+    wrong_usage(docs("search", "docs", "rotate", "--rerank", "x", "--sql"), "--sql: no statement reranks")
 
 
 @pytest.mark.parametrize(

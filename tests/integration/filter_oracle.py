@@ -84,7 +84,7 @@ VALUES: dict[str, list[Any]] = {
     "tags": [*TEXTS, "nowhere"],
     "mixed": JSON,
 }
-SIZE = 200
+SIZE = 120
 
 
 def make_rows() -> list[dict[str, Any]]:

@@ -14,17 +14,20 @@ TABLES = """
 CREATE TABLE items (id int PRIMARY KEY, grp int, embedding vector(3), half halfvec(3), bare vector, bits bit(3));
 INSERT INTO items SELECT i, i % 100, v, v, v, binary_quantize(v)::bit(3)
 FROM (SELECT i, format('[%s,%s,%s]', sin(i), cos(i), sin(7 * i))::vector AS v FROM generate_series(1, 5000) i) made;
-CREATE INDEX items_cosine ON items USING hnsw (embedding vector_cosine_ops);
+CREATE INDEX items_cosine ON items USING hnsw (embedding vector_cosine_ops) WITH (m = 8, ef_construction = 16);
 CREATE TABLE queries AS SELECT id, grp, embedding FROM items LIMIT 10;
 CREATE TABLE plain AS SELECT * FROM items;
 CREATE TABLE halved AS SELECT id, embedding FROM items;
-CREATE INDEX halved_cosine ON halved USING hnsw ((embedding::halfvec(3)) halfvec_cosine_ops);
+CREATE INDEX halved_cosine ON halved
+    USING hnsw ((embedding::halfvec(3)) halfvec_cosine_ops) WITH (m = 8, ef_construction = 16);
 CREATE TABLE quantized AS SELECT id, embedding FROM items;
-CREATE INDEX quantized_hamming ON quantized USING hnsw ((binary_quantize(embedding)::bit(3)) bit_hamming_ops);
+CREATE INDEX quantized_hamming ON quantized
+    USING hnsw ((binary_quantize(embedding)::bit(3)) bit_hamming_ops) WITH (m = 8, ef_construction = 16);
 CREATE TABLE partial AS SELECT id, grp, embedding FROM items;
-CREATE INDEX partial_cosine ON partial USING hnsw (embedding vector_cosine_ops) WHERE grp < 50;
+CREATE INDEX partial_cosine ON partial
+    USING hnsw (embedding vector_cosine_ops) WITH (m = 8, ef_construction = 16) WHERE grp < 50;
 CREATE TABLE broken AS SELECT id, embedding FROM items;
-CREATE INDEX broken_cosine ON broken USING hnsw (embedding vector_cosine_ops);
+CREATE INDEX broken_cosine ON broken USING hnsw (embedding vector_cosine_ops) WITH (m = 8, ef_construction = 16);
 UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'broken_cosine'::regclass;
 CREATE TABLE listed AS SELECT id, grp, embedding FROM items;
 CREATE INDEX listed_l2 ON listed USING ivfflat (embedding vector_l2_ops) WITH (lists = 10);
@@ -32,7 +35,7 @@ CREATE TABLE parted (id int, embedding vector(3)) PARTITION BY RANGE (id);
 CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (2500);
 CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM (2500) TO (9999);
 INSERT INTO parted SELECT id, embedding FROM items;
-CREATE INDEX ON parted USING hnsw (embedding vector_cosine_ops);
+CREATE INDEX ON parted USING hnsw (embedding vector_cosine_ops) WITH (m = 8, ef_construction = 16);
 CREATE TABLE wide (embedding vector(3000));
 ANALYZE;
 """

@@ -74,9 +74,8 @@ def test_comparisons(docs: Collection, field: str, name: str) -> None:
 def test_lists(docs: Collection, field: str, name: str) -> None:
     choose = random.Random(field)
     values = [value for value in VALUES.get(field, JSON) if value is not None]
-    for count in (0, 1, 2, 5, 16, 17, 40):
-        for _ in range(4):
-            agree(docs, {field: {name: choose.choices(values, k=count)}})
+    for count in (0, 1, 1, 2, 2, 5, 16, 17, 40):
+        agree(docs, {field: {name: choose.choices(values, k=count)}})
 
 
 @pytest.mark.parametrize("name", ["$in", "$nin", "$any", "$all"])
@@ -182,7 +181,7 @@ def test_whole_lists_of_texts(docs: Collection) -> None:
 
 @pytest.mark.parametrize("key", ODD_KEYS)
 def test_any_key_is_a_metadata_key(docs: Collection, key: str) -> None:
-    for value in JSON:
+    for value in JSON[ODD_KEYS.index(key) % 4 :: 4]:
         for name in ("$eq", "$ne"):
             assert found(docs, {key: {name: value}}) == expected({key: {name: value}}), (key, name, value)
     for where in (
@@ -203,10 +202,10 @@ def test_any_key_is_a_metadata_key(docs: Collection, key: str) -> None:
 def test_random_nested_filters(docs: Collection, seed: int) -> None:
     choose = random.Random(seed)
     telling = 0
-    for _ in range(60):
+    for _ in range(40):
         where = random_filter(choose, 3)
         telling += 0 < agree(docs, where) < SIZE
-    assert telling > 20
+    assert telling > 13
 
 
 def test_chunk_fields_can_be_filtered_on(docs: Collection) -> None:

@@ -81,7 +81,9 @@ def test_filters_of_different_shapes_do_not_collide(docs: Collection, group: lis
 
 
 FIELDS = ["section", "year", "price", "active", "day", "tags", "text", "mixed", "it's"]
-TEXT = st.one_of(st.sampled_from(["a", "2024-01-01", "", "' OR true --", "%s", "\\"]), st.text(max_size=4))
+TEXT = st.one_of(
+    st.sampled_from(["a", "2024-01-01", "", "' OR true --", "%s", "\\"]), st.text("ab'\"\\%_$ \n\tü日🚀", max_size=4)
+)
 LEAVES: dict[str, st.SearchStrategy[Any]] = {
     "null": st.none(),
     "boolean": st.booleans(),
@@ -90,8 +92,23 @@ LEAVES: dict[str, st.SearchStrategy[Any]] = {
     "list": st.lists(st.one_of(st.integers(), TEXT, st.floats(-9, 9), st.just([1]), st.just({})), max_size=20),
     "numbers": st.lists(st.one_of(st.integers(-(10**19), 10**19), st.floats(-9, 9)), max_size=20),
     "pair": st.lists(st.integers(-5, 10**19), min_size=2, max_size=2),
+    "strings": st.lists(TEXT, max_size=20),
     "object": st.dictionaries(TEXT, st.integers(), max_size=2),
 }
+# What is not refused: of operators, and of fields, where that is not everything.
+LISTS = {"list", "numbers", "strings", "pair"}
+TEXTS = {"null", "string", "strings"}
+NUMBERS = {"null", "number", "numbers", "pair"}
+OF_OPERATORS = {"$in": LISTS, "$nin": LISTS, "$any": LISTS, "$all": LISTS, "$between": {"pair"}}
+OF_OPERATORS |= {"$exists": {"boolean"}, "$like": {"string"}, "$ilike": {"string"}}
+OF_FIELDS = {"section": TEXTS, "text": TEXTS, "tags": TEXTS, "year": NUMBERS, "price": NUMBERS}
+OF_FIELDS |= {"active": {"null", "boolean"}}
+
+
+def operands(field: str, operator: str) -> list[str]:
+    """Return the kinds of operands that make a good filter, as far as kinds tell."""
+    possible = OF_OPERATORS.get(operator, set(LEAVES))
+    return sorted(possible & OF_FIELDS.get(field, possible) or possible)
 
 
 @st.composite
@@ -104,11 +121,11 @@ def twins(draw: st.DrawFn, depth: int = 2) -> tuple[dict[str, Any], dict[str, An
     if kind != "field":
         pairs = draw(st.lists(twins(depth - 1), min_size=1, max_size=3))
         return {kind: [one for one, _ in pairs]}, {kind: [other for _, other in pairs]}
-    name, leaf = draw(st.sampled_from(OPERATORS)), LEAVES[draw(st.sampled_from(list(LEAVES)))]
+    field, name = draw(st.sampled_from(FIELDS)), draw(st.sampled_from(OPERATORS))
+    leaf = LEAVES[draw(st.sampled_from(operands(field, name)))]
     one, other = {name: draw(leaf)}, {name: draw(leaf)}
     if draw(st.booleans()):
         one, other = {"$not": one}, {"$not": other}
-    field = draw(st.sampled_from(FIELDS))
     return {field: one}, {field: other}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import pgvec_toolkit as pgvec
 from pgvec_toolkit.database import Database
@@ -21,8 +22,9 @@ from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
 from pgvec_toolkit.schema import build as building
 from pgvec_toolkit.schema import locks
 from pgvec_toolkit.schema.index_specs import Hnsw, IvfFlat
+from tests.conftest import random_vectors
 
-DIMENSIONS = 64
+DIMENSIONS, ROWS = 64, 800
 KINDS = [("hnsw", False), ("hnsw", True), ("ivfflat", False), ("ivfflat", True)]
 VECTOR_INDEXES = """
 SELECT i.relname, x.indisvalid FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
@@ -30,17 +32,31 @@ WHERE a.amname IN ('hnsw', 'ivfflat')
 """
 
 
+@pytest.fixture(scope="module")
+def loaded(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iterator[str]:
+    """Name of a database with a collection, to clone."""
+    name = "t_indexes_loaded"
+    with janitor(name, template):
+        with Database(make_conninfo(server_dsn, dbname=name)) as database:
+            made = database.create_collection("docs", dimensions=DIMENSIONS)
+            made.upsert({"id": [str(row) for row in range(ROWS)], "vector": random_vectors(ROWS, DIMENSIONS)})
+        yield name
+
+
 @pytest.fixture
-def docs(db: Database, vectors: Callable[..., np.ndarray]) -> pgvec.Collection:
-    made = db.create_collection("docs", dimensions=DIMENSIONS)
-    made.upsert({"id": [str(row) for row in range(2000)], "vector": vectors(2000, DIMENSIONS)})
-    return made
+def origin(request: pytest.FixtureRequest, template: str) -> str:
+    return request.getfixturevalue("loaded") if "docs" in request.fixturenames else template
+
+
+@pytest.fixture
+def docs(db: Database) -> pgvec.Collection:
+    return db.collection("docs")
 
 
 @pytest.fixture
 def many(docs: pgvec.Collection, connection: psycopg.Connection) -> pgvec.Collection:
-    """20,000 rows: enough for a build to be interrupted."""
-    connection.execute("INSERT INTO docs (id, document_id) SELECT 'x' || i, 'x' FROM generate_series(1, 18000) i")
+    """8,800 rows: enough for a build to be interrupted."""
+    connection.execute("INSERT INTO docs (id, document_id) SELECT 'x' || i, 'x' FROM generate_series(1, 8000) i")
     connection.execute(
         "INSERT INTO docs_dense SELECT key, (SELECT array_agg(sin(key * j)) FROM generate_series(1, 64) j)::vector"
         " FROM docs WHERE document_id = 'x'"
@@ -89,7 +105,7 @@ def test_sizes_are_those_on_disk(docs: pgvec.Collection, connection: psycopg.Con
     name = docs.create_index()
     (index,) = docs.indexes()
     assert (index.size,) == connection.execute("SELECT pg_relation_size(%s::regclass)", [name]).fetchone()
-    assert index.size > 2000 * 4 * DIMENSIONS
+    assert index.size > ROWS * 4 * DIMENSIONS
 
 
 @pytest.mark.parametrize("distance", ["cosine", "l2", "inner_product", "l1"])
@@ -197,9 +213,9 @@ def test_statistics_and_visibility_are_fresh(docs: pgvec.Collection, connection:
     assert connection.execute(pages, ["docs"]).fetchone() == (-1, 0)
     docs.create_index()
     rows, visible = connection.execute(pages, ["docs"]).fetchone() or (0, 0)
-    assert rows == 2000
+    assert rows == ROWS
     assert visible > 0
-    assert (connection.execute(pages, ["docs_dense"]).fetchone() or (0,))[0] == 2000
+    assert (connection.execute(pages, ["docs_dense"]).fetchone() or (0,))[0] == ROWS
     analysed = connection.execute(
         "SELECT count(*) FROM pg_stats WHERE tablename = 'docs' AND attname = 'id'"
     ).fetchone()
@@ -250,7 +266,7 @@ def test_progress_goes_from_nothing_to_all(
 
     monkeypatch.setattr(building, "share_bar", recorded)
     monkeypatch.setattr(building, "_WATCH_INTERVAL", 0.001)
-    docs.create_index("hnsw", ef_construction=500, progress=True)  # long enough to be seen
+    docs.create_index("hnsw", ef_construction=1000, progress=True)  # long enough to be seen
     shares = [share for share, _ in shown if share is not None]
     assert len(shown) > 1
     assert all(0 <= share <= 1 for share in shares)

@@ -95,7 +95,8 @@ class Shell:
 
 
 @pytest.fixture
-def shell(dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shell:
+def shell(dsn: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, commands_made_once: None) -> Shell:
+    del commands_made_once
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("PGVEC_DSN", dsn)
     monkeypatch.setattr(sys, "argv", sys.argv)  # what it is in the end, too

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import pgvec_toolkit as pgvec
 from pgvec_toolkit.database import Database
@@ -18,7 +19,7 @@ from pgvec_toolkit.tune import rebuild
 from tests.conftest import random_vectors
 from tests.fire import Fire
 
-DIMENSIONS, ROWS = 16, 2000
+DIMENSIONS, ROWS = 16, 1000
 INDEXES = """
 SELECT i.relname::text, x.indisvalid, coalesce(array_to_string(i.reloptions, ' '), '')
 FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am a ON a.oid = i.relam
@@ -37,12 +38,26 @@ def _few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rebuild, "_LEAST_TOLERANCE", 0.1)
 
 
+@pytest.fixture(scope="module")
+def indexed(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iterator[str]:
+    """Name of a database with a collection and its index, to clone."""
+    name = "t_rebuild_indexed"
+    with janitor(name, template):
+        with Database(make_conninfo(server_dsn, dbname=name)) as database:
+            made = database.create_collection("docs", dimensions=DIMENSIONS)
+            made.upsert({"id": [str(row) for row in range(ROWS)], "vector": STORED})
+            made.create_index(m=12, ef_construction=60)
+        yield name
+
+
+@pytest.fixture
+def origin(request: pytest.FixtureRequest, template: str) -> str:
+    return request.getfixturevalue("indexed") if "docs" in request.fixturenames else template
+
+
 @pytest.fixture
 def docs(db: Database) -> pgvec.Collection:
-    made = db.create_collection("docs", dimensions=DIMENSIONS)
-    made.upsert({"id": [str(row) for row in range(ROWS)], "vector": STORED})
-    made.create_index(m=12, ef_construction=60)
-    return made
+    return db.collection("docs")
 
 
 def churn(connection: Connection) -> None:

@@ -173,7 +173,7 @@ def test_a_policy_filters_without_starving(db: Database, connection: psycopg.Con
     docs = db.create_collection("docs", dimensions=16, columns={"tenant": int})
     tenants = (np.random.default_rng(1).random(5000) < share).astype(int)
     docs.upsert({"id": [str(n) for n in range(5000)], "vector": stored, "tenant": tenants.tolist()})
-    docs.create_index()
+    docs.create_index(m=8, ef_construction=32)
     role = f"pgvec_tenant_{os.getpid()}_{int(1000 * share)}"
     connection.execute(f"CREATE ROLE {role}".encode())
     try:

@@ -357,14 +357,14 @@ def test_several_vectors_a_chunk_are_for_rescoring(db: Database) -> None:
 
 # -- forms of index ------------------------------------------------------------------------------
 
-ROWS, DIMENSIONS = 4000, 96
+ROWS, DIMENSIONS = 2000, 96
 
 
 @pytest.fixture(scope="module")
 def loaded(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iterator[tuple[Collection, Floats, Floats]]:
     """A collection with a space of each type; its leading dimensions say the most, as Matryoshka's do."""
     weights = np.linspace(1.5, 0.5, DIMENSIONS, dtype=np.float32)
-    everything = random_vectors(ROWS + 200, DIMENSIONS) * weights
+    everything = random_vectors(ROWS + 200, DIMENSIONS, seed=1) * weights
     with janitor("t_spaces", template):
         dsn = make_conninfo(server_dsn, dbname="t_spaces")
         with Database(dsn) as database:

@@ -264,14 +264,14 @@ def test_a_splade_from_adding_to_explaining(db: Database, embedder: WordEmbedder
 
 
 def test_recall_on_real_splade_vectors(db: Database, shared_data: Path) -> None:
-    weights = splade_vectors(shared_data, 1260)
+    weights = splade_vectors(shared_data, 660)
     vocabulary = {token: at for at, token in enumerate(sorted({token for each in weights for token in each}))}
     vectors = [SparseVector({vocabulary[t]: float(n) for t, n in each.items()}, len(vocabulary)) for each in weights]
-    stored, queries, examples = vectors[:1200], vectors[1200:1220], vectors[1220:]
+    stored, queries, examples = vectors[:600], vectors[600:620], vectors[620:]
     docs = db.create_collection(
         "docs", dimensions=len(vocabulary), type="sparsevec", distance="inner_product", keywords=False
     )
-    docs.upsert({"id": list(range(1200)), "vector": stored})
+    docs.upsert({"id": list(range(600)), "vector": stored})
     matrix = np.stack([vector.to_numpy() for vector in stored]).astype(np.float64)
     truths = [np.sort(matrix @ query.to_numpy())[::-1][:10] for query in queries]
     exact = docs.search_many(queries, 10, exact=True)

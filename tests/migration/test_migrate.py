@@ -254,10 +254,10 @@ AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
 
-def test_ten_processes_migrate_at_once(empty_dsn: str, expected: list[str], start: Start) -> None:
+def test_four_processes_migrate_at_once(empty_dsn: str, expected: list[str], start: Start) -> None:
     with _migrations_held_up(empty_dsn):
-        processes = [start(empty_dsn) for _ in range(10)]
-        _wait_until(empty_dsn, WAITING, 10)
+        processes = [start(empty_dsn) for _ in range(4)]
+        _wait_until(empty_dsn, WAITING, 4)
     for process in processes:
         _, complaints = process.communicate(timeout=300)
         assert process.returncode == 0, complaints

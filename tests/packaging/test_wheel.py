@@ -1,4 +1,7 @@
-"""The wheel as a user gets it: built from a copy of the tree, installed without extras, run elsewhere."""
+"""The wheel as a user gets it: built from a copy of the tree, installed without extras, run elsewhere.
+
+What it depends on is not installed anew, which takes 400 MB, but linked to: those packages, and no others.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import psycopg
 import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 # The caller's settings of Python and of PostgreSQL stay out.
@@ -68,17 +74,43 @@ def elsewhere(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("elsewhere")
 
 
+def dependencies(of: Distribution, extras: frozenset[str] = frozenset()) -> dict[str, Distribution]:
+    """Return the installed distributions that a distribution needs, and those that these need, by name."""
+    found: dict[str, Distribution] = {}
+    left = [(of, extras)]
+    done = set()
+    while left:
+        each, chosen = left.pop()
+        for wanted in map(Requirement, each.requires or ()):
+            if wanted.marker and not any(
+                wanted.marker.evaluate({**default_environment(), "extra": extra}) for extra in ("", *chosen)
+            ):
+                continue
+            needed = distribution(wanted.name)
+            assert wanted.specifier.contains(needed.version, prereleases=True), f"{wanted}: {needed.version}"
+            found[needed.name] = needed
+            if (step := (needed.name, frozenset(wanted.extras))) not in done:
+                done.add(step)
+                left.append((needed, step[1]))
+    return found
+
+
 @pytest.fixture(scope="module")
 def binaries(wheel, elsewhere):
     """Install the wheel without extras in a new environment, and return the folder of its commands."""
     environment = elsewhere / "venv"
-    run_or_skip(sys.executable, "-m", "venv", environment, cwd=elsewhere)
+    run_or_skip(sys.executable, "-m", "venv", "--without-pip", environment, cwd=elsewhere)
     scripts = environment / ("Scripts" if os.name == "nt" else "bin")
-    # What is imported below is compiled then; most is not.
-    options = ("-q", "--no-compile", "-c", ROOT / "constraints.txt")
-    run_or_skip(scripts / "python", "-m", "pip", "install", *options, wheel, cwd=elsewhere)
-    yield scripts
-    shutil.rmtree(environment)  # some 400 MB, of which pytest would keep three
+    python = scripts / "python"
+    pip = (sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile", "--no-deps", "--no-index")
+    run_or_skip(*pip, wheel, cwd=elsewhere)
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = Path(run(python, "-c", where, cwd=elsewhere).stdout.strip())
+    (installed,) = Distribution.discover(name="pgvec-toolkit", path=[str(packages)])
+    for needed in dependencies(installed).values():
+        for name in {path.parts[0] for path in needed.files or () if path.parts[0] not in ("..", "__pycache__")}:
+            (packages / name).symlink_to(needed.locate_file(name))
+    return scripts
 
 
 def test_wheel_brings_one_top_level_name(wheel):
