@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractContextManager, nullcontext
+from types import coroutine
 from typing import Any, ParamSpec, TypeVar
 
 from greenlet import getcurrent, greenlet
@@ -61,7 +62,12 @@ def outside(function: Callable[_Parameters, _Result], *args: _Parameters.args, *
 
 async def uninterrupted(work: Coroutine[Any, Any, _Result]) -> _Result:
     """Await something to its end, however often the task is cancelled meanwhile; then it is."""
-    doing = asyncio.ensure_future(work)
+    try:
+        pending = work.send(None)
+    except StopIteration as done:  # without a wait: as a rule, and no turn of the event loop is lost
+        result: _Result = done.value
+        return result
+    doing = asyncio.ensure_future(_finished(work, pending))
     cancelled: asyncio.CancelledError | None = None
     with _shield():
         while not doing.done():
@@ -73,6 +79,26 @@ async def uninterrupted(work: Coroutine[Any, Any, _Result]) -> _Result:
         doing.exception()  # looked at, or asyncio would complain
         raise cancelled
     return doing.result()
+
+
+async def _finished(work: Coroutine[Any, Any, _Result], pending: Any) -> _Result:
+    return await _rest(work, pending)
+
+
+@coroutine
+def _rest(work: Coroutine[Any, Any, _Result], pending: Any) -> Generator[Any, Any, _Result]:
+    """Go on with what has been begun, and waits for something."""
+    while True:
+        try:
+            try:
+                answer = yield pending
+            except BaseException as error:
+                pending = work.throw(error)
+            else:
+                pending = work.send(answer)
+        except StopIteration as done:
+            result: _Result = done.value
+            return result
 
 
 def _shield() -> AbstractContextManager[object]:

@@ -41,12 +41,13 @@ class Work:
     async def run(self, executor: Executor, call: Callable[[], _Result]) -> _Result:
         """Run the call; when the task is cancelled, the work is, and it has ended before that goes on."""
         submitted = executor.submit(copy_context().run, self._call, call)
+        future = asyncio.wrap_future(submitted)
         try:
-            return await asyncio.shield(asyncio.wrap_future(submitted))
+            return await asyncio.shield(future)
         except asyncio.CancelledError:
             self._cancelled = True
             if not submitted.cancel():
-                await uninterrupted(self._end(asyncio.wrap_future(submitted)))
+                await uninterrupted(self._end(future))
             raise
 
     def heed(self) -> None:
