@@ -15,7 +15,7 @@ from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from pgvec_toolkit import pool_options
+from pgvec_toolkit import adapters, pool_options
 from pgvec_toolkit.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -260,8 +260,6 @@ def _configure(connection: Connection) -> None:
     so does JIT, which the server would start for the branches that are switched off. Behind a transaction pooler
     the session is not ours: what is set there would reach others (see `search.statements`).
     """
-    from pgvector.psycopg import register_vector
-
     if connection.prepare_threshold is not None:
         connection.execute("SET jit = off")
         connection.execute("SET plan_cache_mode = force_generic_plan")
@@ -272,7 +270,7 @@ def _configure(connection: Connection) -> None:
     if schema is not None:
         with connection.transaction():  # for its length only: the types may live off the session's search_path
             connection.execute("SELECT set_config('search_path', %s, true)", schema)
-            register_vector(connection)
+            adapters.register(connection)
 
 
 def _check_session(connection: Connection) -> None:
