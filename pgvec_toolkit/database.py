@@ -256,7 +256,11 @@ def connect(dsn: str | None = None, **options: Unpack[PoolOptions]) -> Database:
     resolved = resolve_dsn(dsn)
     if resolved is not None:
         database = Database(resolved, **options)
-        database.check_migrated()
+        try:
+            database.check_migrated()
+        except BaseException:
+            database.close()  # or it would go on trying to connect
+            raise
         return database
     return connect_embedded(**options)
 
