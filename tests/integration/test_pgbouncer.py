@@ -20,7 +20,9 @@ from tests.pooler import pgbouncer
 from tests.words import WordEmbedder
 
 Vectors = Callable[..., NDArray[np.float32]]
-SETTINGS = """SELECT name, setting FROM pg_settings WHERE source = 'session' AND name <> 'client_encoding'
+# Those of the transaction are set anew when one begins.
+SETTINGS = """SELECT name, setting FROM pg_settings
+WHERE source = 'session' AND name <> 'client_encoding' AND NOT starts_with(name, 'transaction_')
 UNION ALL SELECT 'prepared statement', statement FROM pg_prepared_statements
 UNION ALL SELECT 'advisory lock', objid::text FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"""
 
@@ -108,6 +110,8 @@ def test_what_takes_a_session_of_its_own_says_so(pooled: str, db: Database) -> N
             docs.create_index,
             docs.drop_index,
             lambda: docs.promote("key", str),
+            docs.rebuild_index,
+            pool.work,
             pool.mend,
             docs.switch_model,
         ):
