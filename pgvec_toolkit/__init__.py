@@ -20,6 +20,8 @@ from pgvec_toolkit.distance import Distance
 from pgvec_toolkit.errors import PgvecError
 
 if TYPE_CHECKING:
+    from pgvec_toolkit.aio.collection import AsyncCollection
+    from pgvec_toolkit.aio.database import AsyncDatabase, connect_async
     from pgvec_toolkit.collection import Collection
     from pgvec_toolkit.database import Database, connect
     from pgvec_toolkit.embed.base import Embedder
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
+    "AsyncCollection",
+    "AsyncDatabase",
     "Chunk",
     "Chunker",
     "Collection",
@@ -44,17 +48,21 @@ __all__ = [
     "PgvecError",
     "Rerank",
     "connect",
+    "connect_async",
     "errors",
     "read_sql",
 ]
 
 # Imported when first used: psycopg and numpy take longer to import than most commands take to run.
 _HOMES = {
+    "AsyncCollection": "pgvec_toolkit.aio.collection",
+    "AsyncDatabase": "pgvec_toolkit.aio.database",
     "Chunk": "pgvec_toolkit.ingest.document",
     "Chunker": "pgvec_toolkit.ingest.chunk.chunking",
     "Collection": "pgvec_toolkit.collection",
     "Database": "pgvec_toolkit.database",
     "connect": "pgvec_toolkit.database",
+    "connect_async": "pgvec_toolkit.aio.database",
     "Document": "pgvec_toolkit.ingest.document",
     "Embedder": "pgvec_toolkit.embed.base",
     "Hit": "pgvec_toolkit.search.hit",

@@ -15,10 +15,12 @@ from pgvec_toolkit.schema import migrate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Unpack
 
     from pgvec_toolkit.collection import Collection
     from pgvec_toolkit.embed.base import Embedder
     from pgvec_toolkit.embed.registry import RegisteredModel
+    from pgvec_toolkit.pool_options import PoolOptions
     from pgvec_toolkit.watch.doctor import Finding, Mended
     from pgvec_toolkit.worker.attachment import Lag
     from pgvec_toolkit.worker.follower import Worked
@@ -241,7 +243,7 @@ class Database(Registering):
         return bool(dropped)
 
 
-def connect(dsn: str | None = None, *, min_size: int = 0, max_size: int = 10, timeout: float = 30) -> Database:
+def connect(dsn: str | None = None, **options: Unpack[PoolOptions]) -> Database:
     """Connect to PostgreSQL.
 
     Without a DSN, and with neither PGVEC_DSN nor libpq's PGHOST, PGSERVICE, PGDATABASE set, this starts or
@@ -250,28 +252,35 @@ def connect(dsn: str | None = None, *, min_size: int = 0, max_size: int = 10, ti
 
     Args:
         dsn: a libpq connection string or URI; "" means libpq's environment only.
-        min_size: connections that the pool keeps open.
-        max_size: connections that the pool opens at most.
-        timeout: seconds to wait for a connection.
+        **options: of the pool of connections: see `PoolOptions`.
     """
     resolved = resolve_dsn(dsn)
     if resolved is not None:
-        database = Database(resolved, min_size=min_size, max_size=max_size, timeout=timeout)
-        database.check_migrated()
+        database = Database(resolved, **options)
+        try:
+            database.check_migrated()
+        except BaseException:
+            database.close()  # or it would go on trying to connect
+            raise
         return database
-    return connect_embedded(min_size=min_size, max_size=max_size, timeout=timeout)
+    return connect_embedded(**options)
 
 
-def connect_embedded(*, min_size: int = 0, max_size: int = 10, timeout: float = 30) -> Database:
+def connect_embedded(**options: Unpack[PoolOptions]) -> Database:
     """Start or join the embedded PostgreSQL, whatever the environment says, and migrate it."""
-    from pgvec_toolkit.embedded import EmbeddedServer
-
-    database = Database(EmbeddedServer().start(), min_size=min_size, max_size=max_size, timeout=timeout)
+    database = Database(embedded_dsn(), **options)
     try:
         database.check_migrated()
     except NotMigrated:
         database.migrate()
     return database
+
+
+def embedded_dsn() -> str:
+    """Start or join the embedded PostgreSQL, and return its DSN."""
+    from pgvec_toolkit.embedded import EmbeddedServer
+
+    return EmbeddedServer().start()
 
 
 def resolve_dsn(dsn: str | None = None) -> str | None:

@@ -15,6 +15,7 @@ from psycopg import RawCursor
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from pgvec_toolkit import adapters, pool_options
 from pgvec_toolkit.errors import (
     CollectionExists,
     CollectionNotFound,
@@ -26,10 +27,13 @@ from pgvec_toolkit.errors import (
     PgvecError,
     UnsupportedFeature,
 )
+from pgvec_toolkit.greenlets import outside
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
+    from typing import Self, Unpack
+
+    from pgvec_toolkit.pool_options import PoolOptions
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -96,24 +100,26 @@ class Capabilities:
 
 
 class Pool:
-    """Connections to one database, shared by threads."""
+    """Connections to one database, shared by threads; the options are those of `PoolOptions`."""
 
-    def __init__(self, dsn: str, *, min_size: int = 0, max_size: int = 10, timeout: float = 30) -> None:
+    _connection_class: type[Connection] = psycopg.Connection
+
+    def __init__(self, dsn: str, **options: Unpack[PoolOptions]) -> None:
         self.dsn = dsn
-        self._options: dict[str, Any] = {"autocommit": True}
+        self._sizes, prepared = pool_options.checked(options)
+        self._options: dict[str, Any] = {"autocommit": True, **prepared}
         if "connect_timeout" not in conninfo_to_dict(dsn) and "PGCONNECT_TIMEOUT" not in os.environ:
             self._options["connect_timeout"] = _CONNECT_TIMEOUT
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
-        # No idle minimum: a script that forgets to close leaves no connection and no thread waiting.
+        # No idle minimum unless asked for: a script that forgets to close leaves no connection and no thread waiting.
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             dsn,
-            min_size=min_size,
-            max_size=max_size,
-            timeout=timeout,
+            connection_class=self._connection_class,
             open=False,
             kwargs=self._options,
             configure=self._prepare,
-            check=_notice_end,
+            check=notice_end,
+            **self._sizes,
         )
 
     def __enter__(self) -> Self:
@@ -129,6 +135,11 @@ class Pool:
         """How many connections there are at most."""
         return self._pool.max_size
 
+    @property
+    def keeps_sessions(self) -> bool:
+        """Whether a connection has a session of its own; not with a transaction pooler (`prepare_threshold=None`)."""
+        return self._options.get("prepare_threshold", 0) is not None
+
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()
@@ -137,13 +148,11 @@ class Pool:
     def connection(self) -> Iterator[Connection]:
         """Borrow an autocommit connection from the pool; its driver errors come out as pgvec's."""
         try:
-            if self._pool.closed:
-                self._pool.open()
             borrowed = self._borrow()
             try:
                 yield borrowed
             finally:
-                self._pool.putconn(borrowed)
+                self._give_back(borrowed)
         except psycopg.Error as error:
             _raise_translated(error)
             raise
@@ -155,8 +164,10 @@ class Pool:
         It is autocommit, no timeout of the role or the database is for it, and its driver errors come out as pgvec's.
         """
         with translated_errors():
-            connection: Connection = psycopg.connect(self.dsn, **self._options)
+            connection = self._connection_class.connect(self.dsn, **self._options)
             with connection:
+                if not self.keeps_sessions:
+                    _check_session(connection)
                 self._prepare(connection)
                 connection.execute(_NO_TIMEOUTS)
                 with suppress(psycopg.Error):  # not on every system
@@ -209,17 +220,27 @@ class Pool:
         _configure(connection)
         self._connections.add(connection)
 
+    def _take(self, timeout: float) -> Connection:
+        """Take a connection from the pool; raises PoolTimeout."""
+        if self._pool.closed:
+            self._pool.open()
+        return self._pool.getconn(timeout)
+
+    def _give_back(self, connection: Connection) -> None:
+        self._pool.putconn(connection)
+
     def _borrow(self) -> Connection:
         """Take a connection from the pool; say at once why there is none if the server is to blame."""
-        patience = min(_PATIENCE, self._pool.timeout)
+        timeout = self._pool.timeout
+        patience = min(_PATIENCE, timeout)
         try:
-            return self._pool.getconn(patience)
+            return self._take(patience)
         except PoolTimeout:
-            self._try_to_connect()
+            outside(self._try_to_connect)
         try:
-            return self._pool.getconn(max(0.0, self._pool.timeout - patience))
+            return self._take(max(0.0, timeout - patience))
         except PoolTimeout as error:
-            self._try_to_connect()
+            outside(self._try_to_connect)
             raise ConnectionFailed(
                 "all connections of the pool are in use: raise max_size, or close what you borrow"
             ) from error
@@ -236,12 +257,12 @@ def _configure(connection: Connection) -> None:
     """Prepare a new connection: vector types, and plans made once.
 
     Our statements are written for generic plans; to plan a filtered search costs as much as to run it, and
-    so does JIT, which the server would start for the branches that are switched off.
+    so does JIT, which the server would start for the branches that are switched off. Behind a transaction pooler
+    the session is not ours: what is set there would reach others (see `search.statements`).
     """
-    from pgvector.psycopg import register_vector
-
-    connection.execute("SET jit = off")
-    connection.execute("SET plan_cache_mode = force_generic_plan")
+    if connection.prepare_threshold is not None:
+        connection.execute("SET jit = off")
+        connection.execute("SET plan_cache_mode = force_generic_plan")
     schema = connection.execute(
         "SELECT quote_ident(n.nspname) FROM pg_catalog.pg_extension e"
         " JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
@@ -249,10 +270,20 @@ def _configure(connection: Connection) -> None:
     if schema is not None:
         with connection.transaction():  # for its length only: the types may live off the session's search_path
             connection.execute("SELECT set_config('search_path', %s, true)", schema)
-            register_vector(connection)
+            adapters.register(connection)
 
 
-def _notice_end(connection: Connection) -> None:
+def _check_session(connection: Connection) -> None:
+    """Raise ConfigurationError if somebody is between us and the server, who lends sessions for a transaction."""
+    pid = connection.execute("SELECT pg_backend_pid()").fetchone()
+    if pid != (connection.info.backend_pid,):
+        raise ConfigurationError(
+            "this takes a session of its own, for locks and settings that outlive a transaction, which a transaction "
+            "pooler has not: for this, connect to PostgreSQL itself, by the DSN that the pooler has of it"
+        )
+
+
+def notice_end(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
     """Raise if the server has ended an idle connection: its farewell waits to be read. It takes no round trip."""
     for _ in range(2):  # the reason, then the end
         connection.pgconn.consume_input()

@@ -204,7 +204,7 @@ class Dense(FixedWidth):
 
     def loaded(self, value: Any) -> Any:
         """Return a vector that was fetched in binary as what `query` returns."""
-        return value if self._half else _floats(value)
+        return self._bound(_floats(value))
 
     def _one(self, value: Any, dimensions: int, distance: Distance) -> NDArray[np.float32]:
         vector = _shaped(_floats(value), dimensions)
@@ -332,6 +332,10 @@ class Several(VectorType):
     def rows(self, keys: Iterable[int], vectors: NDArray[Any], oid: int = 0) -> bytes:
         """Encode rows (key, embedding) as a binary COPY."""
         return _framed(keys, (_array(vector, oid) for vector in vectors))
+
+    def loaded(self, value: Any) -> Any:
+        """Return vectors that were fetched in binary as what `query` returns."""
+        return self._bound(value)
 
     def _one(self, value: Any, dimensions: int, distance: Distance) -> NDArray[np.float32]:
         if isinstance(value, list | tuple):

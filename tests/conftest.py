@@ -37,6 +37,8 @@ _KEPT = (
     "PGVEC_INTERRUPTIONS",
     "PGVEC_MIXED_FILES",
     "PGVEC_KILLS",
+    "PGVEC_CANCELLATIONS",
+    "PGVEC_SEARCHES",
 )
 for name in [name for name in os.environ if name.startswith("PG") and name not in _KEPT]:
     del os.environ[name]

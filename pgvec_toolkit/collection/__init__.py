@@ -20,6 +20,7 @@ from pgvec_toolkit.collection.writing import Writing
 from pgvec_toolkit.embed import kinds
 from pgvec_toolkit.embed.base import DEFAULT_EMBEDDER, Embedder
 from pgvec_toolkit.embed.registry import register
+from pgvec_toolkit.greenlets import outside
 from pgvec_toolkit.schema import space as spaces
 from pgvec_toolkit.schema.columns import sql_types
 
@@ -117,7 +118,7 @@ class Collection(
         """Open the collection; its embedder is loaded when text first has to be embedded."""
         space = spaces.find(database, name)
         if isinstance(embedder, str):
-            embedder = None if embedder == space.model else _opened_with(embedder, space)
+            embedder = None if embedder == space.model else outside(_opened_with, embedder, space)
         return cls(database, name, space, embedder)
 
     def evaluate(

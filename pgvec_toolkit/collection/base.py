@@ -15,6 +15,7 @@ from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.embed.registry import embedder_of
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, EmbeddingError
+from pgvec_toolkit.greenlets import outside
 from pgvec_toolkit.ingest.load import Target, switched
 from pgvec_toolkit.schema import space as spaces
 from pgvec_toolkit.schema.space import Space
@@ -119,7 +120,7 @@ class CollectionBase:
     def _embedder(self, space: Space) -> Embedder:
         if space.id not in self._embedders:
             try:
-                self._embedders[space.id] = embedder_of(space, self._given.get(space.name), self.name)
+                self._embedders[space.id] = outside(embedder_of, space, self._given.get(space.name), self.name)
             except EmbeddingError as error:
                 if not self._moved or space.name in self._given:
                     raise
@@ -159,7 +160,7 @@ class CollectionBase:
             if not query.strip():
                 raise ConfigurationError("the query is empty")
             embedder = self._embedder(searched)
-            query = embedding.checked(embedder.embed_query(query), (searched.dimensions,), embedder)
+            query = embedding.checked(outside(embedder.embed_query, query), (searched.dimensions,), embedder)
         return vector_type(searched.type).query(query, searched.dimensions, searched.distance)
 
     def _asked_queries(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pgvec_toolkit.collection.base import CollectionBase, Query
 from pgvec_toolkit.embed.base import with_terms
 from pgvec_toolkit.errors import ConfigurationError
+from pgvec_toolkit.greenlets import outside
 from pgvec_toolkit.search.filter import Filter, plain
 from pgvec_toolkit.search.hit import Hits
 from pgvec_toolkit.search.hybrid import KEYWORD, Chosen, Fusion
@@ -282,7 +283,7 @@ class Searching(CollectionBase):
         if not isinstance(query, str):
             raise ConfigurationError("a reranker reads the query: give it as a text, and search by that")
         check_options(k, {})
-        return given.rerank(query, find(given.candidates(k)), k, self._rerankers)
+        return outside(given.rerank, query, find(given.candidates(k)), k, self._rerankers)
 
 
 def _text(query: Query) -> str:

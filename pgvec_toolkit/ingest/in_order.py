@@ -55,7 +55,12 @@ def connections_for(pool: Pool, wanted: int | None) -> int:
     pool is left for the iterator of the records, which may read from the same database.
     """
     if wanted is None:
-        return min(2, os.cpu_count() or 1, max(1, pool.most - 1))
+        return min(2, os.cpu_count() or 1, max(1, pool.most - 1)) if pool.keeps_sessions else 1
+    if wanted > 1 and not pool.keeps_sessions:
+        raise ConfigurationError(
+            f"connections is {wanted}: behind a transaction pooler (prepare_threshold=None) there can be 1, for of two "
+            "transactions that wait for each other it may have a server connection for one"
+        )
     if not 1 <= wanted <= pool.most:
         raise ConfigurationError(
             f"connections is {wanted}: it must be from 1 to {pool.most}, the size of the pool (connect(max_size=…))"

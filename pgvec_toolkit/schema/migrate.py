@@ -139,7 +139,11 @@ def alchemy_engine(dsn: str | None = None) -> Engine:
     from sqlalchemy.pool import NullPool
 
     conninfo = os.environ.get("PGVEC_DSN", "") if dsn is None else dsn
-    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(conninfo), poolclass=NullPool)
+    return create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(conninfo, prepare_threshold=None),  # it may be a transaction pooler's
+        poolclass=NullPool,
+    )
 
 
 @contextmanager

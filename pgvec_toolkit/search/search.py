@@ -15,7 +15,7 @@ from pgvec_toolkit.search.filter import Filter, plain, shape
 from pgvec_toolkit.search.hit import Hit, Hits
 from pgvec_toolkit.search.options import bound_values, check_options, sql_arguments, text_key
 from pgvec_toolkit.search.sampling import Sampling
-from pgvec_toolkit.search.statements import Texts, blamed
+from pgvec_toolkit.search.statements import Texts, ask, blamed
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection, Pool
@@ -61,9 +61,7 @@ class Searcher:
         statement = f"SELECT query, {_COLUMNS} FROM pgvec.search_many(%s, %s, {arguments})"
         rows: list[list[Any]] = [[] for _ in queries]
         with self._database.connection() as connection, blamed(options.get("where_sql")):
-            for number, *row in connection.execute(
-                statement.encode(), [self._collection, list(queries), *values], binary=True
-            ):
+            for number, *row in ask(connection, statement, [self._collection, list(queries), *values]):
                 rows[number - 1].append(row)
         return [_hits(found, options) for found in rows]
 
@@ -74,9 +72,7 @@ class Searcher:
         arguments, values = sql_arguments(k, None if where is None else plain(where), options)
         statement = f"SELECT {_COLUMNS} FROM pgvec.similar(%s, %s::text[], %s::text[], {arguments})"
         with self._database.connection() as connection, blamed(options.get("where_sql")):
-            rows = connection.execute(
-                statement.encode(), [self._collection, list(ids), list(unlike), *values], binary=True
-            ).fetchall()
+            rows = ask(connection, statement, [self._collection, list(ids), list(unlike), *values])
         return _hits(rows, options)
 
     def maxsim(
@@ -96,9 +92,7 @@ class Searcher:
             " candidates => %s::integer, first_space => %s)"
         )
         with self._database.connection() as connection:
-            rows = connection.execute(
-                statement.encode(), [self._collection, query, tokens, *values, candidates, first_space], binary=True
-            ).fetchall()
+            rows = ask(connection, statement, [self._collection, query, tokens, *values, candidates, first_space])
         return _hits(rows, {})
 
     def search_as_of(self, query: Any, as_of: Any, k: int, where: Filter | None, options: Mapping[str, Any]) -> Hits:
@@ -106,9 +100,7 @@ class Searcher:
         arguments, values = sql_arguments(k, None if where is None else plain(where), options)
         statement = f"SELECT {_COLUMNS} FROM pgvec.search_as_of(%s, %s, %s::text::timestamptz, {arguments})"
         with self._database.connection() as connection, blamed(options.get("where_sql")):
-            rows = connection.execute(
-                statement.encode(), [self._collection, query, str(as_of), *values], binary=True
-            ).fetchall()
+            rows = ask(connection, statement, [self._collection, query, str(as_of), *values])
         return _hits(rows, {"exact": True})
 
     def explain(self, query: Any, k: int, where: Filter | None, options: Mapping[str, Any]) -> str:

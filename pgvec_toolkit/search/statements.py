@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # The gate follows the table's size, and an index may appear: a text is asked for again after this many seconds.
 _LIFETIME = 60.0
 _MOST = 500
+_SETTINGS = b"SELECT set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)"
 
 
 class Texts:
@@ -63,8 +64,30 @@ class Texts:
 
 
 def run(connection: Connection, text: bytes, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Run a statement prepared, with binary parameters."""
-    return RawCursor(connection).execute(text, parameters, prepare=True, binary=True).fetchall()
+    """Run a statement with `$1` parameters prepared, with binary parameters."""
+    cursor = RawCursor(connection)
+    with _settings(connection):
+        cursor.execute(text, parameters, prepare=True, binary=True)
+    return cursor.fetchall()
+
+
+def ask(connection: Connection, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Run a statement with `%s` parameters, which calls a function that searches."""
+    cursor = connection.cursor(binary=True)
+    with _settings(connection):
+        cursor.execute(statement.encode(), values)
+    return cursor.fetchall()
+
+
+@contextmanager
+def _settings(connection: Connection) -> Iterator[None]:
+    """Behind a transaction pooler, set for one statement what `pool` sets for a session: in the same round trip."""
+    if connection.prepare_threshold is not None:
+        yield
+        return
+    with connection.pipeline():  # which is one transaction
+        connection.execute(_SETTINGS)
+        yield
 
 
 @contextmanager

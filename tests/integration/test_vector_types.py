@@ -125,6 +125,43 @@ def test_query_is_bound_in_the_type_of_the_column(db: Database, name: str) -> No
         assert loaded.tolist() == bound.tolist() if name == "vector" else loaded == bound
 
 
+@pytest.mark.parametrize("name", ["vector", "halfvec", "vector[]"])
+@pytest.mark.parametrize("binary", [True, False])
+def test_what_is_fetched_are_float32_arrays(db: Database, name: str, binary: bool) -> None:
+    given: Any = np.array([[1, -2, 0.5]] * 2)
+    db.create_collection("docs", dimensions=3, type=name, distance="inner_product").upsert(
+        {"id": ["a"], "vector": [given if name == "vector[]" else given[0]]}
+    )
+    with db.connection() as pooled:
+        row = pooled.execute("SELECT embedding FROM docs_dense", binary=binary).fetchone()
+    assert row is not None
+    for vector in row[0] if name == "vector[]" else row:
+        assert (type(vector), vector.dtype, vector.shape) == (np.ndarray, np.float32, (3,))
+        assert vector.tolist() == given[0].tolist()
+        vector += 1  # it is the caller's own
+
+
+@pytest.mark.parametrize("kind", [list, tuple, Vector, HalfVector, *(np.dtype(name).type for name in "efdg")])
+def test_numbers_of_any_kind_are_taken(db: Database, kind: Any) -> None:
+    docs = db.create_collection("docs", dimensions=2)
+    given = np.array([1, 0], kind) if isinstance(kind, type) and issubclass(kind, np.generic) else kind([1, 0])
+    docs.upsert([{"id": "a", "vector": given}, {"id": "b", "vector": [0, 1]}])
+    assert [hit.distance for hit in docs.search(given)] == [0, 1]
+    assert [hits[0].id for hits in docs.search_many([given])] == ["a"]
+    assert docs.set_vectors("dense", ["b"], [given]) == 1
+
+
+@pytest.mark.parametrize("dtype", ["f4", ">f4", "f8", "f2", "i4", "?"])
+def test_arrays_are_bound_whatever_their_type(db: Database, dtype: str) -> None:
+    given = np.array([[0, 1], [1, 0]], dtype)[:, 1]  # and not contiguous
+    with db.connection() as pooled:
+        row = pooled.execute("SELECT %s::vector, %b::vector = '[1,0]'", [given, given]).fetchone()
+        assert row is not None
+        assert (row[0].tolist(), row[1]) == ([1, 0], True)
+        with pytest.raises(psycopg.DataError, match=r"shape \(1, 2\).*is no vector"):
+            pooled.execute("SELECT %s", [given[None]])
+
+
 # -- vectors of rows that are stored already -----------------------------------------------------
 
 
