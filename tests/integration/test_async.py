@@ -132,6 +132,44 @@ async def test_the_life_of_a_collection(adb: AsyncDatabase, tmp_path: Path, vect
     assert await adb.drop_collection("docs")
 
 
+async def test_what_the_task_runs_itself_needs_no_thread(adb: AsyncDatabase, vectors: Vectors) -> None:
+    docs = await adb.create_collection("docs", dimensions=8)
+    await docs.upsert({"id": [str(row) for row in range(100)], "vector": vectors(100, 8)})
+    assert (await docs.plan_index(calibrate=False))[0].form == "full"
+    assert (await docs.builds(), await docs.recall_checks(), await docs.model_swap()) == ([], [], None)
+    await docs.log_queries(1.0)
+    await docs.search([1.0] * 8)
+    assert ((await docs.logged_queries()).queries, await docs.forget_queries()) == (1, 1)
+    assert (await docs.watch(queries=5)).recall == 1
+    await docs.set_drift_baseline()
+    assert (await docs.prewarm())[0].relation
+    assert (await docs.calibrate()) is not None
+    assert await docs.drop_keyword_index()
+    await docs.create_keyword_index()
+    await docs.add_space("more", dimensions=2)
+    await docs.drop_space("more")
+    async with adb.connection() as connection:
+        await connection.execute("CREATE TABLE notes (id int PRIMARY KEY, body text)")
+    followed = await adb.attach("notes", "body", embedder=WordEmbedder(8))
+    assert [lag.collection for lag in await adb.attachments()] == [followed.name]
+    assert await adb.requeue("notes") == 0
+    await adb.work(embedder=WordEmbedder(8))
+    assert await adb.detach("notes", drop=True) == followed.name
+    assert [model.name for model in await adb.models()] == ["test/words"]
+    assert await adb.advisories() == await asyncio.to_thread(_advisories, adb.dsn)
+    assert "Scan" in await adb.explain_sql(
+        "SELECT * FROM docs_dense ORDER BY embedding <=> '[1,1,1,1,1,1,1,1]' LIMIT 5"
+    )
+    assert (await adb.capabilities()).replica is False
+    await adb.drain()
+    assert await adb.collections() == ["docs"]
+
+
+def _advisories(dsn: str) -> list[str]:
+    with Database(dsn) as database:
+        return database.advisories()
+
+
 def _health(dsn: str) -> Any:
     with Database(dsn) as database:
         return database.health()
