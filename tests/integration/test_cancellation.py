@@ -26,7 +26,7 @@ from tests.words import WordEmbedder
 pytestmark = pytest.mark.anyio
 CANCELLATIONS = int(os.environ.get("PGVEC_CANCELLATIONS", "100"))
 OTHERS = "pid <> pg_backend_pid() AND backend_type = 'client backend' AND datname = current_database()"
-ROWS = 2000
+ROWS = 1000
 Vectors = Callable[..., NDArray[np.float32]]
 Cancel = Callable[[Coroutine[Any, Any, object], Coroutine[Any, Any, object]], Coroutine[Any, Any, None]]
 
@@ -179,12 +179,13 @@ WORK: dict[str, Callable[[AsyncCollection], Coroutine[Any, Any, object]]] = {
     ),
     "ingest": lambda docs: docs.ingest([{"id": "x", "text": "x"}], progress=False),
     "index": lambda docs: docs.create_index(progress=False),
-    "tune": lambda docs: docs.evaluate({"q": "fox"}, {"q": {"0": 1}}, modes=["dense"], progress=False),
+    "evaluate": lambda docs: docs.evaluate({"q": "fox"}, {"q": {"0": 1}}, modes=["dense"], progress=False),
 }
 
 
-@pytest.mark.parametrize("work", WORK)
-@pytest.mark.parametrize("cancel", [by_task, by_scope])
+@pytest.mark.parametrize(
+    ("work", "cancel"), [*((work, by_task) for work in WORK), ("upsert by threads that help", by_scope)]
+)
 async def test_long_work_ends_on_the_server_and_here(
     docs: AsyncCollection, locked: psycopg.Connection, connection: psycopg.Connection, work: str, cancel: Cancel
 ) -> None:
