@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -165,7 +165,7 @@ class Pool:
         """
         with translated_errors():
             connection = self._connection_class.connect(self.dsn, **self._options)
-            with connection:
+            with closing(connection), connection:  # one that is interrupted as it commits would not be closed
                 if not self.keeps_sessions:
                     _check_session(connection)
                 self._prepare(connection)
@@ -173,6 +173,11 @@ class Pool:
                 with suppress(psycopg.Error):  # not on every system
                     connection.execute("SET client_connection_check_interval = '1s'")
                 yield connection
+
+    @contextmanager
+    def stopping(self, stop: Callable[[], None]) -> Iterator[None]:  # noqa: ARG002
+        """Have `stop` called if the block, which waits for other things than the server, is to end before its time."""
+        yield  # here Ctrl-C ends it
 
     def own_processes(self) -> list[int]:
         """Return the server processes of this pool's sessions, lent and dedicated ones too."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from psycopg_pool import AsyncConnectionPool
 
 from pgvec_toolkit.aio.connections import LoopConnection, SpawnedConnection, WorkConnection
-from pgvec_toolkit.aio.work import Work, known
+from pgvec_toolkit.aio.work import Work, known, stopped_by
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.greenlets import in_task, spawn, uninterrupted, wait_for
 from pgvec_toolkit.pool import Connection, notice_end
@@ -57,6 +57,12 @@ class Bridge(Database):
         assert not in_task()
         with super().dedicated_connection() as connection, known(connection):
             yield connection
+
+    @contextmanager
+    def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Have `stop` called when the task is cancelled that the block works for."""
+        with stopped_by(stop):
+            yield
 
     async def close_all(self) -> None:
         """Close all connections; work that is going on is not waited for."""

@@ -66,6 +66,7 @@ class AsyncCollection(Awaited[Collection]):
 
     promote = in_thread(Collection.promote)
     add_space = in_thread(Collection.add_space)
+    register_space = in_thread(Collection.register_space)
     embed_space = in_thread(Collection.embed_space)
     set_vectors = in_thread(Collection.set_vectors)
     drop_space = awaited(Collection.drop_space)

@@ -115,6 +115,9 @@ class AsyncDatabase(Awaited[Database]):
     drop_collection = awaited(Database.drop_collection)
     models = awaited(Database.models)
 
+    register_table = _opening(Database.register_table)
+    unregister_table = awaited(Database.unregister_table)
+
     attach = _opening(Database.attach)
     detach = awaited(Database.detach)
     attachments = awaited(Database.attachments)

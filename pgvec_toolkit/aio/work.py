@@ -30,11 +30,13 @@ class Work:
 
     Attributes:
         connections: those that it has.
+        stops: what else ends it.
         interrupted: whether the thread knows that it shall end.
     """
 
     def __init__(self) -> None:
         self.connections: set[Connection] = set()
+        self.stops: list[Callable[[], None]] = []
         self.interrupted = False
         self._cancelled = False
 
@@ -61,6 +63,8 @@ class Work:
         return call()
 
     async def _end(self, future: asyncio.Future[Any]) -> None:
+        for stop in tuple(self.stops):
+            stop()
         while not (await asyncio.wait([future], timeout=_PATIENCE))[0]:
             # It may be waiting for a thread that helps, or for an embedder.
             for connection in () if self.interrupted else tuple(self.connections):
@@ -84,6 +88,19 @@ def known(connection: Connection) -> Iterator[Connection]:
     finally:
         if work is not None:
             work.connections.discard(connection)
+
+
+@contextmanager
+def stopped_by(stop: Callable[[], None]) -> Iterator[None]:
+    """Have something called when the work is cancelled, if this is some, for the length of the block."""
+    work = _work.get()
+    if work is not None:
+        work.stops.append(stop)
+    try:
+        yield
+    finally:
+        if work is not None:
+            work.stops.remove(stop)
 
 
 def heeding(gen: PQGen[_Result]) -> PQGen[_Result]:

@@ -103,18 +103,19 @@ class Worker:
 
     def run(self, *, once: bool = False) -> Worked:
         """Work until stopped; with `once`, until nothing is left that can be done now."""
-        while not self._stopped.is_set():
-            try:
-                with self._database.dedicated_connection() as connection:
-                    self._session(connection, once)
-                    break
-            except (ConnectionFailed, psycopg.OperationalError, psycopg.InterfaceError) as error:
-                if once and self._failures >= 3:
-                    raise
-                seconds = min(30.0, self._waits(self._failures))
-                self._failures += 1
-                self._say(f"{reason(error)}; connecting again in {seconds:.1f} s")
-                self._stopped.wait(seconds)
+        with self._database.stopping(self.stop):
+            while not self._stopped.is_set():
+                try:
+                    with self._database.dedicated_connection() as connection:
+                        self._session(connection, once)
+                        break
+                except (ConnectionFailed, psycopg.OperationalError, psycopg.InterfaceError) as error:
+                    if once and self._failures >= 3:
+                        raise
+                    seconds = min(30.0, self._waits(self._failures))
+                    self._failures += 1
+                    self._say(f"{reason(error)}; connecting again in {seconds:.1f} s")
+                    self._stopped.wait(seconds)
         return self.done
 
     def _session(self, connection: Connection, once: bool) -> None:

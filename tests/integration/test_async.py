@@ -51,10 +51,10 @@ def _public(kind: type) -> set[str]:
 
 def test_nothing_public_is_missing() -> None:
     # How it is made, and the sync database that it is in.
-    assert _public(Collection) - _public(AsyncCollection) == {"create", "open", "database"}
+    assert _public(Collection) - _public(AsyncCollection) == {"create", "open", "register", "database"}
     assert _public(AsyncCollection) - _public(Collection) == {"name", "space", "count"}  # attributes there, and len()
-    # A blocking session: psycopg.AsyncConnection.connect(db.dsn) opens one that is awaited.
-    assert _public(Database) - _public(AsyncDatabase) == {"dedicated_connection"}
+    # For work in threads; psycopg.AsyncConnection.connect(db.dsn) opens a session that is awaited.
+    assert _public(Database) - _public(AsyncDatabase) == {"dedicated_connection", "stopping"}
     assert _public(AsyncDatabase) - _public(Database) == {"dsn"}  # an attribute there
 
 
@@ -150,6 +150,12 @@ async def test_what_the_task_runs_itself_needs_no_thread(adb: AsyncDatabase, vec
     await docs.drop_space("more")
     async with adb.connection() as connection:
         await connection.execute("CREATE TABLE notes (id int PRIMARY KEY, body text)")
+        await connection.execute("CREATE TABLE shop (id int PRIMARY KEY, embedding vector(2), other vector(2))")
+        await connection.execute("INSERT INTO shop VALUES (1, '[1,0]', '[0,1]'), (2, '[0,1]', '[1,0]')")
+    shop = await adb.register_table("shop")
+    await shop.register_space("other")
+    assert [hit.id for hit in await shop.search([1, 0], space="other")] == ["2", "1"]
+    await adb.unregister_table("shop")
     followed = await adb.attach("notes", "body", embedder=WordEmbedder(8))
     assert [lag.collection for lag in await adb.attachments()] == [followed.name]
     assert await adb.requeue("notes") == 0

@@ -203,8 +203,10 @@ async def test_a_worker_that_sleeps_is_woken_to_end(adb: AsyncDatabase, connecti
     await adb.attach("notes", "body", embedder=WordEmbedder(8))
 
     async def asleep() -> None:
-        query = f"SELECT FROM pg_stat_activity WHERE query LIKE '%pgvec.sleep%' AND state = 'idle' AND {OTHERS}"
-        while connection.execute(query.encode()).fetchone() is None:
+        query = (
+            "SELECT FROM pg_locks WHERE locktype = 'advisory' AND classid = hashtext('pgvec.sleep')::oid AND granted"
+        )
+        while connection.execute(query).fetchone() is None:
             await asyncio.sleep(0.01)
 
     await by_task(adb.work(once=False, embedder=WordEmbedder(8)), asleep())
