@@ -128,9 +128,9 @@ def test_tls_that_the_server_has_not_is_said() -> None:
         threading.Thread(target=answer, daemon=True).start()
         dsn = f"host=127.0.0.1 port={server.getsockname()[1]} sslmode=require"
         with pytest.raises(ConnectionFailed, match="server does not support SSL, but SSL was required"):
-            pgvec.connect(dsn)
+            pgvec.connect(dsn, timeout=0.1)
         with pytest.raises(ConnectionFailed, match="server does not support SSL, but SSL was required"):
-            asyncio.run(pgvec.connect_async(dsn))
+            asyncio.run(pgvec.connect_async(dsn, timeout=0.1))
         server.shutdown(socket.SHUT_RDWR)
 
 
