@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from pgvector.sqlalchemy import HALFVEC, VECTOR
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from pgvec_toolkit.alembic.vector_index import VectorIndex, checked
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
+from pgvec_toolkit.schema.migrate import upgrade
 from tests.integration.alembic_project import Project
 from tests.integration.examples import psql
 from tests.integration.test_alembic_autogenerate import hnsw, items
@@ -185,6 +189,38 @@ def test_schema_pgvec_keeps_to_itself_beside_several_heads_of_the_user(project: 
     assert project.run("SELECT count(*) FROM pgvec.collections") == [(0,)]
     project.upgrade("heads")
     assert project.run("SELECT name FROM pgvec.collections") == [("docs",)]
+
+
+def test_an_asynchronous_driver_runs_all_but_what_migrates_schema_pgvec(project: Project) -> None:
+    project.run("CREATE EXTENSION vector")
+    items().create_all(project.engine)
+    model = items(hnsw())
+
+    def migrate(connection: sa.Connection) -> None:
+        context = MigrationContext.configure(connection)
+        with context.begin_transaction():
+            operations = Operations(context)
+            operations.create_vector_index("ix", "items", "embedding", distance="l1", concurrently=True)
+            operations.create_vector_index("ix", "items", "embedding", distance="l2", concurrently=True, replace=True)
+            with pytest.raises(ConfigurationError, match="run `pgvec migrate` before"):
+                operations.migrate_pgvec()
+            upgrade(project.dsn)
+            operations.migrate_pgvec()
+
+    async def run() -> Any:
+        engine = create_async_engine(
+            "postgresql+psycopg://", async_creator=lambda: psycopg.AsyncConnection.connect(project.dsn)
+        )
+        async with engine.connect() as connection:
+            await connection.run_sync(migrate)
+            found = await connection.run_sync(
+                lambda connection: compare_metadata(MigrationContext.configure(connection), model)
+            )
+        await engine.dispose()
+        return found
+
+    ((removed, added),) = asyncio.run(run())
+    assert (removed[0], added[0]) == ("remove_index", "add_index")
 
 
 def test_autogenerate_leaves_alone_what_is_not_the_users(migrated: Project, dsn: str) -> None:
