@@ -94,19 +94,18 @@ def arrange(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> PriorityDis
     The index of a column whose type changes is in its way. A revision that does nothing but replace indexes of
     tables that are there does so CONCURRENTLY: it may be repeated; others stay in their one transaction.
     """
-    dropped: list[ops.MigrateOperation] = []
-    created: list[ops.MigrateOperation] = []
+    dropped: list[DropVectorIndexOp] = []
+    created: list[CreateVectorIndexOp] = []
     others = [each for each in upgrade_ops.ops if not _without_indexes(each, dropped, created)]
     extension = [CreateVectorExtensionOp()] if _lacks_extension(context) else []
     if context.opts.get("pgvec_concurrently", True) and not others and not extension:
-        for operation in (*dropped, *created):
-            _make_concurrent(operation)
+        dropped, created = _concurrent(dropped, created)
     upgrade_ops.ops = [*extension, *dropped, *others, *created]
     return PriorityDispatchResult.CONTINUE
 
 
 def _without_indexes(
-    operation: ops.MigrateOperation, dropped: list[ops.MigrateOperation], created: list[ops.MigrateOperation]
+    operation: ops.MigrateOperation, dropped: list[DropVectorIndexOp], created: list[CreateVectorIndexOp]
 ) -> bool:
     """Take operations on vector indexes out of those of a table; returns whether nothing is left."""
     if not isinstance(operation, ops.ModifyTableOps):
@@ -122,13 +121,26 @@ def _without_indexes(
     return operation.is_empty()
 
 
-def _make_concurrent(operation: ops.MigrateOperation) -> None:
-    assert isinstance(operation, _VectorIndexOp)
-    operation.concurrently = True
-    if isinstance(operation, CreateVectorIndexOp):
-        operation.if_not_exists = True
-    else:
-        operation.if_exists = True
+def _concurrent(
+    dropped: list[DropVectorIndexOp], created: list[CreateVectorIndexOp]
+) -> tuple[list[DropVectorIndexOp], list[CreateVectorIndexOp]]:
+    """Return operations that block no writer, may be repeated, and replace an index once the new one is built."""
+
+    def place(operation: DropVectorIndexOp | CreateVectorIndexOp) -> tuple[str | None, str, str]:
+        return operation.index.schema, operation.index.table, operation.index.name
+
+    old = {place(drop): drop.index for drop in dropped}
+    build = [
+        CreateVectorIndexOp(each.index, concurrently=True, replace=True, old=old.pop(place(each)))
+        if place(each) in old
+        else CreateVectorIndexOp(each.index, concurrently=True, if_not_exists=True)
+        for each in created
+    ]
+    drop = [
+        DropVectorIndexOp(index, concurrently=True, if_exists=True, reverse=CreateVectorIndexOp(index))
+        for index in old.values()
+    ]
+    return drop, build
 
 
 def _lacks_extension(context: AutogenContext) -> bool:

@@ -41,7 +41,7 @@ LEFT JOIN pg_catalog.pg_attribute f ON f.attrelid = x.indrelid AND f.attnum = x.
 JOIN pg_catalog.pg_class r ON r.oid = x.indrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
 WHERE r.relname = :table
-AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(r.oid) ELSE n.nspname = :schema END
+AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(r.oid) ELSE n.nspname = CAST(:schema AS text) END
 """
 
 

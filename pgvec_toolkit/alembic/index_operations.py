@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from alembic.operations import MigrateOperation, Operations
@@ -42,11 +43,15 @@ class CreateVectorIndexOp(MigrateOperation):
         *,
         concurrently: bool = False,
         if_not_exists: bool = False,
+        replace: bool = False,
+        old: VectorIndex | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
         self.index = index
         self.concurrently = concurrently
         self.if_not_exists = if_not_exists
+        self.replace = replace
+        self.old = old
         self.settings = {name: str(value) for name, value in (settings or {}).items() if value is not None}
 
     @classmethod
@@ -68,6 +73,7 @@ class CreateVectorIndexOp(MigrateOperation):
         schema: str | None = None,
         concurrently: bool = False,
         if_not_exists: bool = False,
+        replace: bool = False,
         maintenance_work_mem: str | None = None,
         workers: int | None = None,
     ) -> None:
@@ -81,6 +87,8 @@ class CreateVectorIndexOp(MigrateOperation):
             where: condition of a partial index, as SQL.
             concurrently: without blocking writers, which needs a transaction of its own: what the revision did
                 before is committed. A failure leaves no INVALID index behind, and the revision may run again.
+            replace: in the place of the index of that name, if there is one; `concurrently`, that one serves until
+                the new one is built.
             maintenance_work_mem: memory of the build, as "2GB".
             workers: processes that help to build it.
         """
@@ -89,13 +97,19 @@ class CreateVectorIndexOp(MigrateOperation):
         index = VectorIndex(index_name, table_name, column_or_expression, method, options, opclass, where, schema)
         settings = {"maintenance_work_mem": maintenance_work_mem, "max_parallel_maintenance_workers": workers}
         index = checked(index, distance, cast)
-        operations.invoke(cls(index, concurrently=concurrently, if_not_exists=if_not_exists, settings=settings))
+        operation = cls(
+            index, concurrently=concurrently, if_not_exists=if_not_exists, replace=replace, settings=settings
+        )
+        operations.invoke(operation)
 
-    def reverse(self) -> DropVectorIndexOp:
+    def reverse(self) -> CreateVectorIndexOp | DropVectorIndexOp:
+        if self.replace and self.old is not None:
+            return CreateVectorIndexOp(self.old, concurrently=self.concurrently, replace=True, old=self.index)
         return DropVectorIndexOp(self.index, concurrently=self.concurrently, if_exists=self.if_not_exists, reverse=self)
 
-    def to_diff_tuple(self) -> tuple[str, sa.Index]:
-        return ("add_index", self.index.to_index())
+    def to_diff_tuple(self) -> Any:
+        added = ("add_index", self.index.to_index())
+        return added if self.old is None else [("remove_index", self.old.to_index()), added]
 
 
 @Operations.register_operation("drop_vector_index")
@@ -165,21 +179,43 @@ class KeepVectorExtensionOp(MigrateOperation):
 
 @Operations.implementation_for(CreateVectorIndexOp)
 def _create(operations: Operations, operation: CreateVectorIndexOp) -> None:
-    context, index, settings = operations.migration_context, operation.index, operation.settings
-    built = index.to_index(concurrently=operation.concurrently)
-    if not operation.concurrently:
-        for name, value in settings.items():
-            operations.execute(_setting(name, value, local=True))
-        operations.impl.create_index(built, if_not_exists=operation.if_not_exists or None)
+    index, settings = operation.index, operation.settings
+    if operation.concurrently:
+        with _alone(operations.migration_context), _session_settings(operations, settings):
+            if operation.replace:
+                _replace(operations, index)
+            else:
+                _build(operations, index, operation.if_not_exists)
         return
-    with _alone(context), _session_settings(operations, settings):
-        _clear_invalid(context, index)
-        try:
-            operations.impl.create_index(built, if_not_exists=operation.if_not_exists or None)
-        except sa.exc.DBAPIError:
-            with suppress(IndexBuildError):
-                _clear_invalid(context, index)
-            raise
+    for name, value in settings.items():
+        operations.execute(_setting(name, value, local=True))
+    if operation.replace:
+        operations.impl.drop_index(index.to_index(), if_exists=True)
+    operations.impl.create_index(index.to_index(), if_not_exists=operation.if_not_exists or None)
+
+
+def _build(operations: Operations, index: VectorIndex, if_not_exists: bool) -> None:
+    """Build outside of a transaction."""
+    context = operations.migration_context
+    _clear_invalid(context, index)
+    try:
+        operations.impl.create_index(index.to_index(concurrently=True), if_not_exists=if_not_exists or None)
+    except sa.exc.DBAPIError:
+        with suppress(IndexBuildError):
+            _clear_invalid(context, index)
+        raise
+
+
+def _replace(operations: Operations, index: VectorIndex) -> None:
+    """Build under another name, drop the old one, take its name; may be repeated wherever it ended."""
+    new = replace(index, name=f"{index.name[:57]}_ccnew")
+    _clear_invalid(operations.migration_context, new)
+    operations.impl.drop_index(new.to_index(concurrently=True), if_exists=True)  # it may be of another definition
+    _build(operations, new, if_not_exists=False)
+    operations.impl.drop_index(index.to_index(concurrently=True), if_exists=True)
+    quote = operations.migration_context.dialect.identifier_preparer.quote
+    known = ".".join(quote(part) for part in (index.schema, new.name) if part is not None)
+    operations.execute(_verbatim(f"ALTER INDEX {known} RENAME TO {quote(index.name)}"))
 
 
 @Operations.implementation_for(DropVectorIndexOp)
@@ -225,7 +261,11 @@ def _session_settings(operations: Operations, settings: dict[str, str]) -> Itera
 
 
 def _setting(name: str, value: str, *, local: bool = False) -> sa.TextClause:
-    return sa.text(f"SET {'LOCAL ' if local else ''}{name} = {_literal(value)}".replace(":", r"\:"))
+    return _verbatim(f"SET {'LOCAL ' if local else ''}{name} = {_literal(value)}")
+
+
+def _verbatim(sql: str) -> sa.TextClause:
+    return sa.text(sql.replace(":", r"\:"))
 
 
 def _clear_invalid(context: MigrationContext, index: VectorIndex) -> None:

@@ -74,6 +74,7 @@ def _create_vector_index(context: AutogenContext, operation: CreateVectorIndexOp
         schema=index.schema,
         concurrently=operation.concurrently,
         if_not_exists=operation.if_not_exists,
+        replace=operation.replace,
     )
 
 

@@ -7,9 +7,9 @@ processes may migrate at once, and one that is killed leaves nothing behind.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, LiteralString, TextIO
 
 import psycopg
 
@@ -70,6 +70,14 @@ def upgrade_within(connection: Connection) -> None:
     from alembic import command
     from sqlalchemy import text
 
+    if _is_current(lambda statement: connection.scalar(text(statement.replace(":", r"\:")))):
+        return
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, psycopg.Connection):
+        raise ConfigurationError(
+            f"schema pgvec is brought to this version by psycopg, not by {type(driver).__module__} or asynchronously: "
+            "run `pgvec migrate` before, and nothing is left to do here"
+        )
     with _plain_errors():
         search_path = connection.scalar(text("SHOW search_path"))
         command.upgrade(_config(connection=connection), "head")
@@ -104,11 +112,13 @@ def check(connection: psycopg.Connection) -> None:
 
 def is_current(connection: psycopg.Connection) -> bool:
     """Tell whether the installed run-always SQL is this library's; it is applied last, so it vouches for all."""
-    found = connection.execute("SELECT to_regclass('pgvec.run_always_sql')").fetchone()
-    if found is None or found[0] is None:
+    return _is_current(lambda statement: next(iter(connection.execute(statement).fetchone() or ()), None))
+
+
+def _is_current(scalar: Callable[[LiteralString], Any]) -> bool:
+    if scalar("SELECT to_regclass('pgvec.run_always_sql')::text") is None:
         return False
-    row = connection.execute("SELECT checksum FROM pgvec.run_always_sql").fetchone()
-    return row is not None and row[0] == resources.sql_checksum()
+    return bool(scalar("SELECT checksum FROM pgvec.run_always_sql") == resources.sql_checksum())
 
 
 def apply_run_always_sql(context: MigrationContext) -> None:

@@ -105,6 +105,10 @@ class Project:
     def heads(self) -> list[str]:
         return list(ScriptDirectory.from_config(self.config).get_heads())
 
+    def revision(self) -> str:
+        """Return the revision that the database is at."""
+        return str(self.run("SELECT version_num FROM alembic_version")[0][0])
+
     def forget(self) -> None:
         """Begin anew with what is in the database now."""
         for file in (self.folder / "versions").glob("*.py"):

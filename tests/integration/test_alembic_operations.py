@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,13 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from pgvector.sqlalchemy import HALFVEC, VECTOR
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from pgvec_toolkit.alembic.vector_index import VectorIndex, checked
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
+from pgvec_toolkit.schema.migrate import upgrade
 from tests.integration.alembic_project import Project
 from tests.integration.examples import psql
 from tests.integration.test_alembic_autogenerate import hnsw, items
@@ -187,6 +191,38 @@ def test_schema_pgvec_keeps_to_itself_beside_several_heads_of_the_user(project: 
     assert project.run("SELECT name FROM pgvec.collections") == [("docs",)]
 
 
+def test_an_asynchronous_driver_runs_all_but_what_migrates_schema_pgvec(project: Project) -> None:
+    project.run("CREATE EXTENSION vector")
+    items().create_all(project.engine)
+    model = items(hnsw())
+
+    def migrate(connection: sa.Connection) -> None:
+        context = MigrationContext.configure(connection)
+        with context.begin_transaction():
+            operations = Operations(context)
+            operations.create_vector_index("ix", "items", "embedding", distance="l1", concurrently=True)
+            operations.create_vector_index("ix", "items", "embedding", distance="l2", concurrently=True, replace=True)
+            with pytest.raises(ConfigurationError, match="run `pgvec migrate` before"):
+                operations.migrate_pgvec()
+            upgrade(project.dsn)
+            operations.migrate_pgvec()
+
+    async def run() -> Any:
+        engine = create_async_engine(
+            "postgresql+psycopg://", async_creator=lambda: psycopg.AsyncConnection.connect(project.dsn)
+        )
+        async with engine.connect() as connection:
+            await connection.run_sync(migrate)
+            found = await connection.run_sync(
+                lambda connection: compare_metadata(MigrationContext.configure(connection), model)
+            )
+        await engine.dispose()
+        return found
+
+    ((removed, added),) = asyncio.run(run())
+    assert (removed[0], added[0]) == ("remove_index", "add_index")
+
+
 def test_autogenerate_leaves_alone_what_is_not_the_users(migrated: Project, dsn: str) -> None:
     with Database(dsn) as database:
         docs = database.create_collection("docs", dimensions=3)
@@ -231,13 +267,12 @@ def test_filters_of_the_user_decide_and_the_plugin_may_be_switched_off(
     columns = [sa.Column("id", sa.Integer, primary_key=True), sa.Column("price", sa.Integer)]
     table = sa.Table("items", metadata, *columns, sa.Column("embedding", VECTOR(3)), hnsw(m=5))
     project.run("CREATE INDEX ix ON items USING hnsw (embedding vector_cosine_ops)")
-    assert [each[0] for each in project.differences(metadata)] == ["remove_index", "add_index"]
+    assert [[each[0] for each in pair] for pair in project.differences(metadata)] == [["remove_index", "add_index"]]
 
     for options in ({"isolation_level": "AUTOCOMMIT"}, {"postgresql_readonly": True}):
         connected = project.engine
         project.engine = connected.execution_options(**options)
-        found = [each[0] for each in project.differences(metadata)]
-        assert found == (["remove_index", "add_index"] if "isolation_level" in options else [])
+        assert len(project.differences(metadata)) == ("isolation_level" in options)
         project.engine = connected
     assert "vector indexes of items are not compared: cannot execute CREATE TABLE in a read-only" in caplog.text
 
@@ -255,10 +290,16 @@ def test_filters_of_the_user_decide_and_the_plugin_may_be_switched_off(
 def test_indexes_alone_are_replaced_without_blocking_writers(project: Project) -> None:
     project.autogenerate(items(hnsw()))
     project.upgrade()
-    text = project.autogenerate(items(hnsw(m=8), schema=None))
-    assert text.count("concurrently=True, if_") == 4
+    # The other name is still there from a session that was killed before it could drop the old one.
+    project.run("CREATE INDEX ix_ccnew ON items USING hnsw (embedding vector_cosine_ops) WITH (m = 5)")
+    text = project.autogenerate(items(hnsw(m=8), hnsw("more")))
+    assert text.count("concurrently=True, replace=True") == 2
+    assert text.count("concurrently=True, if_") == 2
+    run_in_psql(project.dsn, project.sql(f"{project.revision()}:head"))
+    project.downgrade()
+    assert [row[0] for row in project.run(INDEXES)] == ["ix"]
     project.upgrade()
-    assert "m='8'" in project.run(INDEXES)[0][2]
+    assert [(name, "m='8'" in sql) for name, _, sql in project.run(INDEXES)] == [("ix", True), ("more", False)]
     project.options["pgvec_concurrently"] = False
     assert "concurrently" not in project.autogenerate(items(hnsw(m=9)))
 
