@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from sqlalchemy import BindParameter, Select
+from sqlalchemy import BindParameter, FromClause, Select
+from sqlalchemy.sql.visitors import iterate
 
+from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.orm.mapped import VectorColumn
 from pgvec_toolkit.orm.nearest import is_marked
 
@@ -40,6 +42,15 @@ def bare(statement: _Statement) -> _Statement:
     copy._where_criteria = tuple(criterion for criterion in copy._where_criteria if not is_marked(criterion))
     copy._for_update_arg = None
     return copy
+
+
+def check_names(statement: Select[Any]) -> None:
+    """Refuse conditions in which the row that they are about, d, would be taken for something else."""
+    for source in statement.get_final_froms():
+        if any(isinstance(part, FromClause) and getattr(part, "name", None) == "d" for part in iterate(source)):
+            raise ConfigurationError(
+                "in a search, d is the row that is looked at: call the table or its alias otherwise"
+            )
 
 
 def _is_criteria(option: Any) -> bool:

@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError
-from pgvec_toolkit.orm.conditions import bare, is_filtered, wanted
+from pgvec_toolkit.orm.conditions import bare, check_names, is_filtered, wanted
 from pgvec_toolkit.orm.known import Mapped, embedder_for, mapped, relation_name, schemas
 from pgvec_toolkit.orm.literal import literal_sql
 from pgvec_toolkit.orm.mapped import VectorColumn, vector_column
@@ -141,6 +141,7 @@ def tuned_hybrid(connection: Connection, statement: _Statement, wish: Hybrid) ->
 def _where_sql(connection: Connection, statement: Select[Any], searched: VectorColumn, found: Mapped) -> str:
     """Return the statement's conditions as one on the key of d; it is read with a search_path of its own."""
     key = searched.named(found.key)
+    check_names(statement)
     matching = bare(statement).with_only_columns(key).where(key == literal_column("d.key"))
     return f"EXISTS ({literal_sql(matching, {None: found.schema, **schemas(connection)})})"
 

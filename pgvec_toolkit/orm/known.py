@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from pgvec_toolkit.embed import kinds
 from pgvec_toolkit.embed.base import Embedder, fingerprint
 from pgvec_toolkit.errors import ConfigurationError, EmbeddingError
+from pgvec_toolkit.orm.conditions import check_names
 from pgvec_toolkit.orm.literal import literal_sql
 from pgvec_toolkit.orm.mapped import VectorColumn
 from pgvec_toolkit.pool import translated_errors
@@ -129,6 +130,8 @@ def nearest_text(
         shape = cache_key.key if cache_key is not None else literal_sql(keys)
 
     def fetch() -> str | None:
+        if keys is not None:
+            check_names(keys)
         with our_errors():
             found = connection.scalar(
                 _TEXT,

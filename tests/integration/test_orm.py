@@ -119,6 +119,8 @@ def test_statements_compose(shop: Engine) -> None:
         assert ids(session, twice.distinct()) == truth(Q, lambda n: n % 100 == 77)
         other = aliased(Product)
         assert ids(session, orm.nearest(other, Q).where(other.price < 30)) == truth(Q, lambda n: n < 30)
+        with pytest.raises(ConfigurationError, match="d is the row that is looked at"):
+            session.execute(orm.nearest(aliased(Product, name="d"), Q).join(Category))
         assert session.scalars(orm.nearest(Product, Q).with_only_columns(Product.price)).all() == [
             n - 1 for n in truth(Q)
         ]
