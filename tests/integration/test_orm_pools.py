@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import Session, selectinload
 
 from pgvec_toolkit import orm
+from pgvec_toolkit.database import Database
 from tests.integration.orm_shop import VECTORS, Category, Product, engine_of, fill, truth
 from tests.pooler import pgbouncer
 
@@ -68,6 +69,16 @@ def test_an_async_session_searches_as_a_session_does(shop: Engine) -> None:
             await engine.dispose()
 
     asyncio.run(searches())
+
+
+def test_what_was_tuned_is_what_sessions_search_with(shop: Engine, dsn: str) -> None:
+    with Database(dsn) as db, Session(shop) as session:
+        db.collection("products").tune(recall=0.9, k=7, progress=False)
+        (setting,) = db.fetch("SELECT setting FROM pgvec.profiles('products') WHERE k = 7")[0]
+        session.scalars(orm.nearest(Product, Q, k=7)).all()
+        assert session.scalar(select(func.current_setting("hnsw.ef_search"))) == str(setting)
+        session.rollback()
+        assert session.execute(SETTINGS).one() in UNTOUCHED
 
 
 def test_behind_a_transaction_pooler_nothing_is_left_or_lost(shop: Engine, dsn: str) -> None:  # noqa: ARG001
