@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import Engine, Select, Text, cast, event, func, insert, select, text, update
+from sqlalchemy import Engine, Select, event, func, select, text, update
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session, aliased, contains_eager, joinedload, selectinload, with_loader_criteria
 
@@ -17,7 +17,6 @@ from pgvec_toolkit import orm
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, EmbeddingError
 from pgvec_toolkit.orm.literal import literal_sql
 from tests.integration.orm_shop import ROWS, VECTORS, Base, Category, Product, Tag, engine_of, fill, recall, truth
-from tests.words import WordEmbedder
 
 Q = VECTORS[77] + 0.1 * VECTORS[1200]
 QUERIES = [VECTORS[n] + 0.2 * VECTORS[n + 1] for n in range(0, 1900, 95)]
@@ -273,36 +272,6 @@ def test_without_registration_it_is_pgvector_that_goes_on(empty_dsn: str) -> Non
             with pytest.raises(EmbeddingError, match="the column is not registered"):
                 session.execute(orm.nearest(Product, "product"))
             session.commit()  # the transaction is a sound one
-
-
-def test_keywords_and_vectors_together(dsn: str) -> None:
-    with engine_of(dsn) as engine, Session(engine) as session:
-        Base.metadata.create_all(engine)
-        embedder = WordEmbedder(16)
-        session.add(Category(id=1, name="all"))
-        session.flush()
-        words = ["red lamp", "blue lamp", "green chair", "red chair", "old table"]
-        rows = [{"id": n, "description": words[n % 5], "price": n, "stock": n, "category_id": 1} for n in range(1, 51)]
-        session.execute(insert(Product), [r | {"embedding": embedder.embed_query(str(r["description"]))} for r in rows])
-        assert orm.register(session, Product, keywords=True) == "products"
-        assert orm.register(session, Product, keywords=True) == "products"
-        session.commit()
-        query = embedder.embed_query("red lamp")
-        statement = orm.hybrid(Product, "red lamp", k=5, query=query)
-        found = session.execute(statement).all()
-        assert {row.Product.description for row in found} == {"red lamp"}
-        same = session.execute(
-            text("SELECT id, score FROM pgvec.hybrid_search('products', :text, CAST(:query AS vector), k => 5)"),
-            {"text": "red lamp", "query": str(query.tolist())},
-        ).all()
-        assert [(str(row.Product.id), row.score) for row in found] == [tuple(row) for row in same]
-        assert [row.rank for row in found] == [1, 2, 3, 4, 5]
-        filtered = statement.where(Product.price > 40, cast(Product.stock, Text) != "it's 100% $3").limit(3)
-        assert [row.Product.price > 40 for row in session.execute(filtered)] == [True] * 3
-        joined = statement.join(Product.category).where(Category.name == "none")
-        assert session.execute(joined).all() == []
-        with pytest.raises(EmbeddingError, match="which has no embedder"):
-            session.execute(orm.nearest(Product, "red lamp"))
 
 
 def test_nulls_and_two_sessions(dsn: str) -> None:
