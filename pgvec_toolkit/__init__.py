@@ -20,6 +20,7 @@ from pgvec_toolkit.distance import Distance
 from pgvec_toolkit.errors import PgvecError
 
 if TYPE_CHECKING:
+    from pgvec_toolkit import orm
     from pgvec_toolkit.aio.collection import AsyncCollection
     from pgvec_toolkit.aio.database import AsyncDatabase, connect_async
     from pgvec_toolkit.collection import Collection
@@ -50,6 +51,7 @@ __all__ = [
     "connect",
     "connect_async",
     "errors",
+    "orm",
     "read_sql",
 ]
 
@@ -73,8 +75,10 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "orm":
+        return import_module("pgvec_toolkit.orm")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

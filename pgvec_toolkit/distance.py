@@ -30,6 +30,11 @@ class Distance(StrEnum):
         numbers = ("vector", "halfvec", "sparsevec")
         return (*numbers, "vector[]") if self in _OF_SEVERAL else numbers
 
+    @property
+    def operator(self) -> str:
+        """The operator by which pgvector computes it."""
+        return _OPERATORS[self]
+
     def opclass(self, type: str) -> str:
         """Return the operator class of an HNSW or IVFFlat index on a vector type."""
         if type not in self.types or type == "vector[]":
@@ -74,3 +79,11 @@ class Distance(StrEnum):
 _OF_BITS = (Distance.HAMMING, Distance.JACCARD)
 _OF_SEVERAL = (Distance.COSINE, Distance.INNER_PRODUCT)
 _SUFFIXES = {Distance.INNER_PRODUCT: "ip"}
+_OPERATORS = {
+    Distance.COSINE: "<=>",
+    Distance.L2: "<->",
+    Distance.INNER_PRODUCT: "<#>",
+    Distance.L1: "<+>",
+    Distance.HAMMING: "<~>",
+    Distance.JACCARD: "<%>",
+}

@@ -71,10 +71,18 @@ class VectorType(ABC):
         Raises:
             ConfigurationError: it is no vector of the space.
         """
+        return self._bound(self.one(value, dimensions, distance, "the query vector"))
+
+    def one(self, value: Any, dimensions: int, distance: Distance, called: str = "the vector") -> Any:
+        """Return one vector as a batch holds it, checked; errors begin with what it is called.
+
+        Raises:
+            ConfigurationError: it is no vector of the space.
+        """
         try:
-            return self._bound(self._one(value, dimensions, distance))
+            return self._one(value, dimensions, distance)
         except _Unfit as unfit:
-            raise ConfigurationError(f"the query vector {unfit}") from unfit.__cause__
+            raise ConfigurationError(f"{called} {unfit}") from unfit.__cause__
 
     def loaded(self, value: Any) -> Any:
         """Return a vector that was fetched in binary as what `query` returns."""

@@ -4,14 +4,15 @@ CREATE OR REPLACE FUNCTION pgvec._predicate_sql(chunks regclass, options jsonb) 
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN nullif(concat_ws(' AND ',
+    RETURN nullif(concat_ws(' AND ', options ->> 'matches',
         CASE WHEN options ? 'filter' THEN nullif(pgvec._filter_sql(chunks, options -> 'filter'), 'true') END,
         -- The line feed ends what might be a comment at the end of it.
         '(' || (options ->> 'where_sql') || E'\n)',
         -- A policy filters as well: a scan that knows nothing of it would starve.
         CASE WHEN row_security_active(chunks) THEN 'true' END), '');
 END $$;
-COMMENT ON FUNCTION pgvec._predicate_sql(regclass, jsonb) IS 'What rows of the chunk table d must fulfil, the filter and where_sql; NULL if nothing.';
+COMMENT ON FUNCTION pgvec._predicate_sql(regclass, jsonb) IS
+'What rows of the chunk table d must fulfil, the filter and where_sql, or what pgvec._mapped_sql leaves to others; NULL if nothing.';
 
 CREATE OR REPLACE FUNCTION pgvec._excluded_sql(owner pgvec.collections, options jsonb, alias text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -34,8 +35,9 @@ a third of the table, and an OR of two columns for a reason to read all of it.';
 CREATE OR REPLACE FUNCTION pgvec._matching_sql(chunks text, predicate text, options jsonb, most integer) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('pgvec._matching(%L, %s, %s)', format('SELECT d.key::bigint FROM %s d WHERE %s%s', chunks, predicate, ' LIMIT ' || most),
-                  CASE WHEN options ? 'filter' THEN '$2' ELSE 'NULL' END, CASE WHEN options ? 'where_sql' THEN '$3' ELSE 'NULL' END)
+    SELECT CASE WHEN options ? 'keys' THEN format('(SELECT m.key FROM (%s) m (key) LIMIT %s)', options ->> 'keys', coalesce(most::text, 'ALL'))
+        ELSE format('pgvec._matching(%L, %s, %s)', format('SELECT d.key::bigint FROM %s d WHERE %s%s', chunks, predicate, ' LIMIT ' || most),
+                  CASE WHEN options ? 'filter' THEN '$2' ELSE 'NULL' END, CASE WHEN options ? 'where_sql' THEN '$3' ELSE 'NULL' END) END
 $$;
 COMMENT ON FUNCTION pgvec._matching_sql(text, text, jsonb, integer) IS 'The call that returns the keys of matching rows, of so many at most (NULL: of all).';
 

@@ -162,7 +162,7 @@ CREATE OR REPLACE FUNCTION pgvec._search_cost(target jsonb, predicate text, opti
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    indexed boolean := predicate IS NULL OR pgvec._is_indexed(target ->> 'chunks', predicate, options);
+    indexed boolean := predicate IS NULL OR coalesce((options -> 'indexed')::boolean, pgvec._is_indexed(target ->> 'chunks', predicate, options));
 BEGIN
     -- To read a chunk and look whether it matches costs about a third of fetching and comparing a vector.
     RETURN jsonb_build_object('indexed', indexed, 'search_in_rows', CASE WHEN indexed THEN 0 ELSE round((target -> 'rows')::numeric / 3) END,

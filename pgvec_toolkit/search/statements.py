@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,13 +10,11 @@ import psycopg
 from psycopg import RawCursor
 
 from pgvec_toolkit.errors import ConfigurationError
+from pgvec_toolkit.search.kept import Kept
 
 if TYPE_CHECKING:
     from pgvec_toolkit.pool import Connection
 
-# The gate follows the table's size, and an index may appear: a text is asked for again after this many seconds.
-_LIFETIME = 60.0
-_MOST = 500
 _SETTINGS = b"SELECT set_config('jit', 'off', true), set_config('plan_cache_mode', 'force_generic_plan', true)"
 
 
@@ -25,18 +22,11 @@ class Texts:
     """Statements by the shape of the call."""
 
     def __init__(self) -> None:
-        self._texts: dict[Hashable, tuple[bytes, float]] = {}
+        self._texts: Kept[bytes] = Kept()
 
     def get(self, key: Hashable, fetch: Callable[[], str]) -> bytes:
         """Return the text of a shape, fetched if it is not there or too old."""
-        now = time.monotonic()
-        text, fetched = self._texts.get(key, (b"", 0.0))
-        if not text or now - fetched > _LIFETIME:
-            if len(self._texts) >= _MOST:
-                self._texts.clear()
-            text = fetch().encode()
-            self._texts[key] = (text, now)
-        return text
+        return self._texts.get(key, lambda: fetch().encode())
 
     def run(
         self,

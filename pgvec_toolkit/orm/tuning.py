@@ -1,0 +1,125 @@
+"""How the statements of `nearest` and its kin are run: a Session's event makes of each one what finds its rows well.
+
+The law is that of SQL: `pgvec._mapped_sql` returns the text of a search of the registered table, which is kept for a
+while, and `Among` puts it, with the statement's own conditions in it, into the statement, whose keys it finds. So there
+is no further round trip, and the settings end with the statement's transaction.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from sqlalchemy import BindParameter, ColumnElement, Connection, Select, event, literal_column, text, tuple_
+from sqlalchemy.orm import ORMExecuteState, Session
+
+from pgvec_toolkit.embed import base as embedding
+from pgvec_toolkit.orm.conditions import bare, is_filtered
+from pgvec_toolkit.orm.conditions import wanted as wanted_rows
+from pgvec_toolkit.orm.hybrid import Hybrid, tuned_hybrid
+from pgvec_toolkit.orm.known import embedder_for, mapped, nearest_text
+from pgvec_toolkit.orm.nearest import OPTION, Nearest, checked_query, is_marked, marked
+from pgvec_toolkit.orm.splice import Among
+from pgvec_toolkit.orm.types import Unembedded
+
+_Statement = TypeVar("_Statement", bound="Select[*tuple[Any, ...]]")
+# Of a table that is not registered it is not known which index there is.
+_GOING_ON = (
+    "(SELECT pg_catalog.concat(pg_catalog.set_config('hnsw.iterative_scan', 'relaxed_order', true),"
+    " pg_catalog.set_config('hnsw.max_scan_tuples', '2147483647', true),"
+    " pg_catalog.set_config('hnsw.scan_mem_multiplier', '1000', true),"
+    " pg_catalog.set_config('ivfflat.iterative_scan', 'relaxed_order', true),"
+    " pg_catalog.set_config('ivfflat.max_probes', '32768', true))) IS NOT NULL"
+)
+_SETTING = (
+    "(SELECT pg_catalog.concat(pg_catalog.set_config('hnsw.ef_search', '{0}', true),"
+    " pg_catalog.set_config('ivfflat.probes', '{1}', true))) IS NOT NULL"
+)
+
+
+def tuned(bind: Session | Connection, statement: _Statement) -> _Statement:
+    """Return a statement of `nearest`, `similar_to` or `hybrid` as it is to be run on a connection.
+
+    A Session does so by itself; Core needs it: `connection.execute(orm.tuned(connection, nearest(table, query)))`.
+    Other statements are returned as they are.
+    """
+    wish = statement.get_execution_options().get(OPTION)
+    connection = bind.connection() if isinstance(bind, Session) else bind
+    if wish is None or connection.dialect.name != "postgresql":
+        return statement
+    statement = statement.execution_options(**{OPTION: None})
+    if isinstance(wish, Hybrid):
+        return tuned_hybrid(connection, statement, wish)
+    ordering = statement._order_by_clauses
+    wanted = wanted_rows(statement)
+    # What is ordered otherwise, or aggregated, is no longer about the nearest.
+    if not ordering or not is_marked(ordering[0]) or statement._group_by_clauses or wanted is None:
+        return statement
+    return _tuned_nearest(connection, _embedded(connection, statement, wish), wish, wanted)
+
+
+@event.listens_for(Session, "do_orm_execute")
+def _tune(state: ORMExecuteState) -> None:
+    if not state.is_select or state.is_column_load or state.is_relationship_load:
+        return
+    if isinstance(state.statement, Select) and state.statement.get_execution_options().get(OPTION) is not None:
+        connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
+        state.statement = tuned(connection, state.statement)
+
+
+def _embedded(connection: Connection, statement: _Statement, wish: Nearest) -> _Statement:
+    """Return the statement with a vector where it has a text that nobody could embed until now."""
+    query = _query(statement)
+    if not isinstance(query.value, Unembedded):
+        return statement
+    embedder = embedder_for(connection, wish.searched)
+    vector = embedding.checked(embedder.embed_query(str(query.value)), (embedder.dimensions,), embedder)
+    return statement.params({query.key: checked_query(wish.searched, vector)})
+
+
+def _tuned_nearest(connection: Connection, statement: _Statement, wish: Nearest, wanted: int) -> _Statement:
+    searched = wish.searched
+    if wish.exact:
+        return _exactly(statement)
+    found = mapped(connection, searched)
+    if found is None:
+        return _untuned(statement, wish, wanted)
+    key = searched.named(found.key)
+    keys = matches = None
+    if is_filtered(statement, searched):
+        keys = bare(statement).with_only_columns(key).correlate(None)
+        matches = keys.where(key == literal_column("d.key")).exists()
+    found_by = nearest_text(connection, searched, (wanted, wish.beyond), keys, wish.recall, wish.ef_search)
+    if found_by is None:
+        return _exactly(statement)
+    return _exactly(statement.where(Among(key, found_by, _query(statement), matches, keys)))
+
+
+def _untuned(statement: _Statement, wish: Nearest, wanted: int) -> _Statement:
+    """Return the statement for a table of which pgvec knows nothing: where it filters, the scan goes on."""
+    setting = None
+    if wish.ef_search is not None:
+        setting = text(_SETTING.format(min(wish.ef_search, 1000), min(wish.ef_search, 32768)))
+    if not is_filtered(statement, wish.searched):
+        return statement if setting is None else statement.where(setting)
+    first = statement._order_by_clauses[0]
+    keys = wish.searched.keys
+    candidates = bare(statement).with_only_columns(*keys).where(wish.searched.attribute.is_not(None), text(_GOING_ON))
+    if setting is not None:
+        candidates = candidates.where(setting)
+    candidates = candidates.order_by(first).limit(wanted + wish.beyond).correlate(None)
+    named: ColumnElement[Any] = keys[0] if len(keys) == 1 else tuple_(*keys)
+    return _exactly(statement.where(named.in_(candidates)))
+
+
+def _exactly(statement: _Statement) -> _Statement:
+    """Return the statement with an order that no index serves."""
+    if statement._distinct:  # it is sorted anyway, and by what it selects only
+        return statement
+    first, *others = statement._order_by_clauses
+    return statement.order_by(None).order_by(marked(first + literal_column("0")), *others)
+
+
+def _query(statement: Select[Any]) -> BindParameter[Any]:
+    first: Any = statement._order_by_clauses[0]
+    query: BindParameter[Any] = first.right
+    return query
