@@ -17,7 +17,9 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from pgvector.sqlalchemy import HALFVEC, VECTOR
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from pgvec_toolkit import orm
 from pgvec_toolkit.alembic.vector_index import VectorIndex, checked
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
@@ -97,6 +99,27 @@ def test_vectors_are_kept_where_they_can_be_and_where_not_a_revision_says_so(pro
     with pytest.raises(sa.exc.IntegrityError, match="contains null values"):
         project.upgrade()
     assert project.run("SELECT embedding::text FROM items") == [("[1,2,3,4]",)]
+
+
+def test_columns_of_orm_become_plain_ones_of_pgvector(project: Project) -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Product(orm.Embedded, Base, text="name", dimensions=3):
+        __tablename__ = "products"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        name: Mapped[str]
+        half: Mapped[orm.Embedding] = orm.embedding_column(3, "halfvec", index=orm.IVFFlat(lists=5))
+        sparse: Mapped[Any] = orm.embedding_column(9, "sparsevec", "l2", index=orm.HNSW(m=8))
+        bits: Mapped[Any] = orm.embedding_column(8, "bit", index=orm.HNSW())
+
+    text = project.autogenerate(Base.metadata)
+    assert text.count("op.create_vector_index('ix_products_") == 4
+    for column in ("VECTOR(3)", "HALFVEC(3)", "SPARSEVEC(9)", "BIT(8)"):
+        assert f"pgvector.sqlalchemy.{column}" in text
+    assert "pgvec_toolkit" not in text
+    project.upgrade()
+    assert project.differences(Base.metadata) == []
 
 
 def test_a_build_that_fails_leaves_no_invalid_index_and_may_be_repeated(project: Project) -> None:

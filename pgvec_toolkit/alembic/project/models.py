@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pgvector.sqlalchemy import VECTOR
-from sqlalchemy import Index
+from pgvec_toolkit import orm
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -11,21 +10,10 @@ class Base(DeclarativeBase):
     """What all models have in common."""
 
 
-class Document(Base):
-    """A text and its embedding."""
+class Document(orm.Embedded, Base, text="text", dimensions=384):
+    """A text, and in attribute `embedding` its embedding, with an HNSW index."""
 
     __tablename__ = "documents"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
-    embedding: Mapped[list[float] | None] = mapped_column(VECTOR(384))
-
-    __table_args__ = (
-        Index(
-            "ix_documents_embedding",
-            "embedding",
-            postgresql_using="hnsw",
-            postgresql_with={"m": 24, "ef_construction": 200},
-            postgresql_ops={"embedding": "vector_cosine_ops"},
-        ),
-    )
