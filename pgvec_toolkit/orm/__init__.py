@@ -6,6 +6,7 @@ session.scalars(orm.nearest(Product, query, k=10).where(Product.price < 100))
 """
 
 from pgvec_toolkit.orm.columns import HNSW, Embedded, EmbeddingInfo, IVFFlat, embedding_column
+from pgvec_toolkit.orm.engines import async_engine, engine
 from pgvec_toolkit.orm.flushing import embed_on_flush
 from pgvec_toolkit.orm.hybrid import hybrid
 from pgvec_toolkit.orm.nearest import nearest, similar_to
@@ -23,8 +24,10 @@ __all__ = [
     "IVFFlat",
     "SparseVector",
     "Vector",
+    "async_engine",
     "embed_on_flush",
     "embedding_column",
+    "engine",
     "hybrid",
     "nearest",
     "register",

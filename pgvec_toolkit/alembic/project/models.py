@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pgvec_toolkit import orm
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from pgvec_toolkit import orm
 
 
 class Base(DeclarativeBase):

@@ -10,8 +10,9 @@ from logging.config import fileConfig
 
 from alembic import context
 from models import Base
+from sqlalchemy import NullPool
 
-from pgvec_toolkit.alembic import engine
+from pgvec_toolkit import orm
 
 if context.config.config_file_name is not None:
     fileConfig(context.config.config_file_name, disable_existing_loggers=False)
@@ -27,7 +28,7 @@ if context.is_offline_mode():
         context.run_migrations()
 else:
     # A transaction a revision: one that builds an index CONCURRENTLY has to leave its own.
-    with engine().connect() as connection:
+    with orm.engine(poolclass=NullPool).connect() as connection:
         context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
         with context.begin_transaction():
             context.run_migrations()
