@@ -106,7 +106,7 @@ def _registered_batches(connection: Connection, space: Space) -> Iterator[list[t
     statement = sql.SQL(
         "SELECT r.key, r.id, r.text, NULL, pg_try_advisory_lock({}) FROM (SELECT d.key::bigint AS key, d.id, d.text"
         r" FROM {} d WHERE d.{} IS NULL AND d.text ~ '\S' AND d.key > $1 ORDER BY d.key LIMIT {}) r"
-    ).format(claim, space.chunk_rows, sql.Identifier(space.column), sql.Literal(_TEXTS_AT_ONCE))
+    ).format(claim, space.chunk_rows, space.vector_column, sql.Literal(_TEXTS_AT_ONCE))
     unlock = sql.SQL("SELECT pg_advisory_unlock({}) FROM unnest(%s::bigint[]) r (key)").format(claim)
     last = -(2**63)
     # Raw: names of a user's own may have a % in them.
