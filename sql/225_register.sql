@@ -147,6 +147,10 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('pgvec.create_collection')), pgvec._check_registrable(register_table.relation);
     SELECT c.relname, n.nspname INTO its FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = register_table.relation;
     name_ := coalesce(register_table.name, its.relname);
+    IF register_table.name IS NULL AND (name_ !~ '^[a-z_][a-z0-9_]*$' OR length(name_) > 36) THEN
+        RAISE EXCEPTION '% cannot be the name of a collection', quote_literal(name_)
+            USING ERRCODE = 'PV003', HINT = 'Give it one of 1 to 36 lower-case letters, digits and underscores by name => ….';
+    END IF;
     PERFORM pgvec._check_name('collection', name_), pgvec._check_new(name_), pgvec._check_language(register_table.language);
     key_ := pgvec._registered_key(register_table.relation, register_table.key);
     PERFORM pgvec._give_way(its.nspname, its.relname);

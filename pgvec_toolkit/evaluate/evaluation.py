@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import numpy as np
 from numpy.typing import NDArray
-from psycopg import sql
+from psycopg import RawCursor, sql
 
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.evaluate import beir
@@ -325,10 +325,10 @@ def _absent(collection: Searched, judged: Judged) -> int:
     """Count the relevant documents that are not in the collection: ids that do not agree show here."""
     relevant = {document for id in judged.texts for document, grade in judged.grades[id].items() if grade > 0}
     statement = sql.SQL(
-        "SELECT count(*) FROM unnest(%s::text[]) AS judged (id)"
+        "SELECT count(*) FROM unnest($1::text[]) AS judged (id)"
         " WHERE NOT EXISTS (SELECT FROM {} AS d WHERE d.document_id = judged.id)"
     ).format(collection.space.chunk_rows)
     with collection.database.connection() as connection:
-        row = connection.execute(statement, [list(relevant)]).fetchone()
+        row = RawCursor(connection).execute(statement, [list(relevant)]).fetchone()  # names may have a % in them
     assert row is not None
     return int(row[0])

@@ -102,20 +102,27 @@ def _batches(connection: Connection, space: Space) -> Iterator[list[tuple[Any, .
 def _registered_batches(connection: Connection, space: Space) -> Iterator[list[tuple[Any, ...]]]:
     """Yield the rows that have no vector, and that no other session is embedding: key, id, text, context."""
     _fill_statement(connection, space)  # it says whether they can have any
+    keeps_sessions = connection.prepare_threshold is not None  # else another's transaction would have the locks
     claim = sql.SQL(_CLAIM).format(sql.Literal(space.id))
     statement = sql.SQL(
-        "SELECT r.key, r.id, r.text, NULL, pg_try_advisory_lock({}) FROM (SELECT d.key::bigint AS key, d.id, d.text"
-        r" FROM {} d WHERE d.{} IS NULL AND d.text ~ '\S' AND d.key > %s ORDER BY d.key LIMIT {}) r"
-    ).format(claim, space.chunk_rows, sql.Identifier(space.column), sql.Literal(_TEXTS_AT_ONCE))
+        "SELECT r.key, r.id, r.text, NULL, {} FROM (SELECT d.key::bigint AS key, d.id, d.text"
+        r" FROM {} d WHERE d.{} IS NULL AND d.text ~ '\S' AND d.key > $1 ORDER BY d.key LIMIT {}) r"
+    ).format(
+        sql.SQL("pg_try_advisory_lock({})").format(claim) if keeps_sessions else sql.SQL("true"),
+        space.chunk_rows,
+        space.vector_column,
+        sql.Literal(_TEXTS_AT_ONCE),
+    )
     unlock = sql.SQL("SELECT pg_advisory_unlock({}) FROM unnest(%s::bigint[]) r (key)").format(claim)
     last = -(2**63)
-    while rows := connection.execute(statement, [last]).fetchall():
+    # Raw: names of a user's own may have a % in them.
+    while rows := RawCursor(connection).execute(statement, [last]).fetchall():
         last = rows[-1][0]
         ours = [row for *row, claimed in rows if claimed]
         try:
             yield [tuple(row) for row in ours]
         finally:
-            if not connection.broken:
+            if keeps_sessions and not connection.broken:
                 connection.execute(unlock, [[key for key, *_ in ours]])
 
 

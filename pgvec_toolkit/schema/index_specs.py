@@ -40,7 +40,7 @@ class Form:
         distance = Distance.HAMMING if self.name == "binary" else space.distance
         parts = {
             "schema": sql.Identifier(space.vector_schema),
-            "column": sql.Identifier(space.column),
+            "column": space.vector_column,
             "type": sql.Identifier(self.type),
             "dimensions": sql.Literal(self.dimensions),
             "opclass": sql.Identifier(space.vector_schema, distance.opclass(self.type)),

@@ -45,7 +45,7 @@ class Space:
         model: name of the embedding model, if any.
         model_fingerprint: what its vectors depend on, hashed.
         vector_schema: where the extension lives.
-        column: of the vector table that holds the vectors.
+        column: of the vector table that holds the vectors, quoted if need be.
         registered: whether the tables are one of a user's, which is only read.
         index_stem: how the names of its vector indexes begin.
         read_chunks: what statements read chunks from, as SQL (`pgvec._chunks_sql`).
@@ -86,6 +86,11 @@ class Space:
     def chunk_rows(self) -> sql.Composable:
         """What chunks are read from, for a statement: a relation with the columns of a chunk table."""
         return _Text(self.read_chunks)
+
+    @property
+    def vector_column(self) -> sql.Composable:
+        """The column of vectors, for a statement on the vector table."""
+        return _Text(self.column)
 
     @property
     def vector_rows(self) -> sql.Composable:
@@ -131,7 +136,7 @@ def find(database: Pool, collection: str, space: str | None = None) -> Space:
         model_details,
     ) = database.fetch_one(
         "SELECT s.id, s.name, c.id, c.schema_name, c.table_name, s.table_name, s.type, s.dimensions, s.distance,"
-        " m.name, m.fingerprint, pgvec._vector_schema()::text, coalesce(s.embedding_column, 'embedding')::text,"
+        " m.name, m.fingerprint, pgvec._vector_schema()::text, pgvec._embedding_column(s),"
         " s.embedding_column IS NOT NULL, pgvec._index_stem(s), pgvec._chunks_sql(c), pgvec._vectors_sql(c, s),"
         " coalesce(m.details, '{}')"
         " FROM pgvec._collection($1) c CROSS JOIN pgvec._space($1, $2) s LEFT JOIN pgvec.models m ON m.id = s.model_id",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg import sql
+from psycopg import RawCursor, sql
 
 from pgvec_toolkit.errors import PgvecError
 from pgvec_toolkit.vectors import vector_type
@@ -48,12 +48,12 @@ class Scratch:
     def draw(self, most: int | None, held: int) -> None:
         """Choose rows of the source, the same ones each time, and hold some of them back."""
         with self.database.connection() as connection:
-            connection.execute(
+            RawCursor(connection).execute(  # names may have a % in them
                 sql.SQL(
                     "INSERT INTO {chunks} (key, id, document_id, position) "
-                    "SELECT d.key, d.key::text, '', (d.place <= %s)::integer FROM ("
+                    "SELECT d.key, d.key::text, '', (d.place <= $1)::integer FROM ("
                     "SELECT v.key, row_number() OVER (ORDER BY hashint8(v.key), v.key) AS place FROM {source} v) d "
-                    "WHERE d.place <= coalesce(%s, d.place)"
+                    "WHERE d.place <= coalesce($2::bigint, d.place)"
                 ).format(chunks=self._table(), source=self.source.vector_rows),
                 [held, None if most is None else most + held],
             )

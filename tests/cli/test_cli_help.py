@@ -39,6 +39,7 @@ COMMANDS = {
         "worker",
     ),
     *("collection create", "collection list", "collection promote", "collection show", "collection drop"),
+    *("collection register", "collection unregister"),
     *("collection add-space", "collection drop-space", "collection embed"),
     *("index create", "index plan", "index builds", "index list", "index rebuild", "index drop"),
     *("index create-keyword", "index drop-keyword"),

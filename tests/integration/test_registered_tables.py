@@ -53,6 +53,7 @@ def stocked(server_dsn: str, template: str, janitor: Callable[..., Any]) -> Iter
             connection.execute("CREATE INDEX ON shop.products (price); CREATE INDEX ON shop.products (status)")
             connection.execute(
                 "CREATE INDEX products_by_hand ON shop.products USING hnsw (embedding vector_cosine_ops)"
+                " WITH (m = 32, ef_construction = 256)"
             )
             connection.execute("VACUUM ANALYZE shop.products")
             connection.execute(

@@ -17,7 +17,8 @@ from pgvec_toolkit.tune.index_migration import statements, statements_back
 
 
 def space(type: str = "vector", dimensions: int = 384, distance: Distance = Distance.COSINE) -> Space:
-    return Space(1, "dense", 1, "public", "docs", "docs_dense", type, dimensions, distance, None, None, "ext")
+    tables = ("embedding", False, "docs_dense", "public.docs", "public.docs_dense")
+    return Space(1, "dense", 1, "public", "docs", "docs_dense", type, dimensions, distance, None, None, "ext", *tables)
 
 
 @pytest.mark.parametrize(

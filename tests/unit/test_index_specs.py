@@ -24,6 +24,11 @@ SPACE = Space(
     model=None,
     model_fingerprint=None,
     vector_schema="public",
+    column="embedding",
+    registered=False,
+    index_stem="docs_dense",
+    read_chunks="public.docs",
+    read_vectors="public.docs_dense",
 )
 
 
