@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pgvec_toolkit.cli.options import Dsn, Json, Name, collection, connect
+from pgvec_toolkit.cli.options import Config, Dsn, Head, Json, Name, Revision, collection, connect
 from pgvec_toolkit.cli.output import print_json, print_table, say, say_cut, say_pruned, size
 
 if TYPE_CHECKING:
@@ -28,11 +28,6 @@ Distance = Annotated[
         show_default=False,
     ),
 ]
-Revision = Annotated[
-    bool, typer.Option("--revision", help="Write an Alembic revision that does it, instead of doing it.")
-]
-Config = Annotated[Path, typer.Option(help="Alembic project of --revision: alembic.ini or pyproject.toml.")]
-Head = Annotated[str, typer.Option(help="Which of several heads, as shop@head, the revision follows.")]
 app = typer.Typer(help="Create, list, show and drop collections.", no_args_is_help=True, rich_markup_mode=None)
 
 

@@ -29,6 +29,11 @@ Where = Annotated[
 Name = Annotated[str, typer.Argument(help="Name of the collection.", show_default=False)]
 Space = Annotated[str | None, typer.Option(help="Vector space. [default: the collection's own]", show_default=False)]
 Neighbours = Annotated[int, typer.Option("-k", "--k", min=1, help="How many nearest chunks.")]
+Revision = Annotated[
+    bool, typer.Option("--revision", help="Write an Alembic revision that does it, instead of doing it.")
+]
+Config = Annotated[Path, typer.Option(help="Alembic project of --revision: alembic.ini or pyproject.toml.")]
+Head = Annotated[str, typer.Option(help="Which of several heads, as shop@head, the revision follows.")]
 
 
 def _drawable(path: Path | None) -> Path | None:

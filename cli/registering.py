@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
-from pgvec_toolkit.cli.options import Dsn, Name, connect
+from pgvec_toolkit.cli.options import Config, Dsn, Head, Name, Revision, connect
 from pgvec_toolkit.cli.output import say
 
 
@@ -47,23 +48,20 @@ def register(
         bool, typer.Option("--keywords/--no-keywords", help="Whether it gets a keyword index, kept by triggers.")
     ] = False,
     metadata: Annotated[str | None, typer.Option(help="A jsonb column whose keys can be filtered by.")] = None,
+    revision: Revision = False,
+    config: Config = Path("alembic.ini"),
+    head: Head = "head",
     dsn: Dsn = None,
 ) -> None:
     """Make a table of yours with a vector column a collection. Example: pgvec collection register products."""
-    registered = connect(dsn).register_table(
-        table,
-        text=text,
-        embedding=embedding,
-        key=key,
-        id=id,
-        name=name,
-        distance=distance,
-        space=space,
-        embedder=embedder,
-        language=language,
-        keywords=keywords,
-        metadata=metadata,
-    )
+    options: dict[str, Any] = {"text": text, "embedding": embedding, "key": key, "id": id, "metadata": metadata}
+    options |= {"name": name, "distance": distance, "space": space, "language": language, "keywords": keywords}
+    if revision:
+        from pgvec_toolkit.alembic.writing import write_registration
+
+        typer.echo(write_registration(config, table, head=head, embedder=embedder, **options))
+        return
+    registered = connect(dsn).register_table(table, embedder=embedder, **options)
     its = registered.space
     what = f"{its.type}({its.dimensions}), {its.distance}"
     say(f"table {its.schema}.{its.chunk_table} is collection {registered.name}: {what}")

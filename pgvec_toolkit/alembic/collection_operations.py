@@ -73,6 +73,13 @@ class CallOp(MigrateOperation):
         return cls("add_vector_space", "add_space", named | dict(arguments), model, drop)
 
     @classmethod
+    def registration(cls, arguments: Mapping[str, Any], model: Model | None = None) -> CallOp:
+        """Return the operation that registers a table; its reverse forgets that."""
+        known_as = arguments["name"] or arguments["relation"].rpartition(".")[2].strip('"')
+        forget = cls("unregister_table", "unregister_table", {"name": known_as})
+        return cls("register_table", "register_table", arguments, model, forget)
+
+    @classmethod
     def create_collection(
         cls,
         operations: Operations,
@@ -174,9 +181,7 @@ class CallOp(MigrateOperation):
             "language": language,
             "keywords": keywords,
         }
-        known_as = name or relation.rpartition(".")[2].strip('"')
-        forget = cls("unregister_table", "unregister_table", {"name": known_as})
-        operations.invoke(cls("register_table", "register_table", arguments, model, forget))
+        operations.invoke(cls.registration(arguments, model))
 
     @classmethod
     def unregister_table(cls, operations: Operations, name: str) -> None:

@@ -62,16 +62,32 @@ def write_space(
     return _write(config, head, f"add vector space {name} to {collection}", [MigratePgvecOp(), addition])
 
 
+def write_registration(
+    config: Path, relation: str, *, head: str = "head", embedder: Embedder | str | None = None, **options: Any
+) -> Path:
+    """Write a revision that registers a table, with the options of Database.register_table; returns its file."""
+    usual = {"embedding": "embedding", "space": "dense", "language": "english", "keywords": False}
+    told = {name: None if value == usual.get(name) else value for name, value in options.items()}
+    registration = CallOp.registration({"relation": relation, **told}, _entry(embedder))
+    return _write(config, head, f"register table {relation}", [MigratePgvecOp(), registration])
+
+
 def _shape(
     embedder: Embedder | str | None, dimensions: int | None, type: str | None, distance: str | None
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    from pgvec_toolkit.embed import kinds, registry
+    from pgvec_toolkit.embed import kinds
     from pgvec_toolkit.schema import space as spaces
 
     loaded = kinds.load(embedder) if isinstance(embedder, str) else embedder
     shape = spaces.shape_of(loaded, dimensions, type, distance)
-    values = {"dimensions": shape.dimensions, "type": shape.type, "distance": shape.distance}
-    return values, None if loaded is None else registry.entry(loaded)
+    return {"dimensions": shape.dimensions, "type": shape.type, "distance": shape.distance}, _entry(loaded)
+
+
+def _entry(embedder: Embedder | str | None) -> dict[str, Any] | None:
+    from pgvec_toolkit.embed import kinds, registry
+
+    loaded = kinds.load(embedder) if isinstance(embedder, str) else embedder
+    return None if loaded is None else registry.entry(loaded)
 
 
 def _write(config: Path, head: str, message: str, operations: list[MigrateOperation]) -> Path:

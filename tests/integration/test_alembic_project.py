@@ -56,6 +56,10 @@ def test_a_new_project_works_at_once_and_takes_collections(
     )
     assert "op.drop_vector_space('docs', 'bits')" in second.read_text()
 
+    third = Path(pgvec("collection", "register", "documents", "--text", "text", "--keywords", "--revision").strip())
+    assert "op.register_table('documents', text='text', keywords=True)" in third.read_text()
+    assert "op.unregister_table('documents')" in third.read_text()
+
     with pytest.raises(
         ConfigurationError, match=r"no revision was written into the project of alembic\.ini: Can't locate"
     ):
@@ -73,6 +77,7 @@ def test_a_new_project_works_at_once_and_takes_collections(
             ("bits",),
             ("dense",),
         ]
+        assert database.collection("documents").search([1.0] * 384) == []
         texts = database.collection("texts", embedder=embedder)
         texts.ingest([{"id": "1", "text": "a lamp"}])
         assert texts.search("lamp", k=1)[0].document_id == "1"

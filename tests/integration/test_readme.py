@@ -39,7 +39,9 @@ def test_the_shell_is_honest(shell: Shell) -> None:
 @pytest.mark.embedding
 @pytest.mark.skipif(not find_spec("sentence_transformers"), reason="the README's examples embed text")
 def test_the_examples_run_and_print_what_the_readme_says(dsn: str, shell: Shell) -> None:
-    run_examples("README.md", dsn, shell)["db"].close()
+    names = run_examples("README.md", dsn, shell)
+    names["db"].close()
+    names["engine"].dispose()
 
     # One of them as a process of its own, which loads the model itself.
     arguments, expected = next((each, out) for each, out in shell.ran if each[0] == "search")
