@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, Select, event, literal_column, text, tuple_
+from sqlalchemy import BindParameter, ColumnElement, Connection, Result, Select, event, literal_column, text, tuple_
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from pgvec_toolkit.embed import base as embedding
@@ -58,12 +58,17 @@ def tuned(bind: Session | Connection, statement: _Statement) -> _Statement:
 
 
 @event.listens_for(Session, "do_orm_execute")
-def _tune(state: ORMExecuteState) -> None:
+def _tune(state: ORMExecuteState) -> Result[Any] | None:
     if not state.is_select or state.is_column_load or state.is_relationship_load:
-        return
+        return None
     if isinstance(state.statement, Select) and state.statement.get_execution_options().get(OPTION) is not None:
+        # Events of a sessionmaker or a session come later, and may add criteria: this one is put after them.
+        if state._remaining_events():
+            state._events_todo.append(_tune)
+            return state.invoke_statement()
         connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
         state.statement = tuned(connection, state.statement)
+    return None
 
 
 def _embedded(connection: Connection, statement: _Statement, wish: Nearest) -> _Statement:

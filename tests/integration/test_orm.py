@@ -11,7 +11,15 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine, Select, event, func, select, text, update
 from sqlalchemy.exc import ProgrammingError
-from sqlalchemy.orm import Session, aliased, contains_eager, joinedload, selectinload, with_loader_criteria
+from sqlalchemy.orm import (
+    Session,
+    aliased,
+    contains_eager,
+    joinedload,
+    selectinload,
+    sessionmaker,
+    with_loader_criteria,
+)
 
 from pgvec_toolkit import orm
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, EmbeddingError
@@ -230,6 +238,23 @@ def test_the_profile_of_the_collection_is_used(shop: Engine) -> None:
         session.rollback()
         assert ids(session, orm.nearest(Product, Q, recall=1)) == truth(Q)
         assert "ix_products_embedding" not in plan(session, orm.nearest(Product, Q, recall=1))
+
+
+def test_criteria_that_an_event_adds_are_those_of_the_search(shop: Engine) -> None:
+    make, least = sessionmaker(shop), 0
+
+    @event.listens_for(make, "do_orm_execute")
+    def _(state: Any) -> None:
+        if state.is_select:
+            tenant = least
+            criteria = with_loader_criteria(Product, lambda product: product.stock >= tenant, include_aliases=True)
+            state.statement = state.statement.options(criteria)
+
+    for least in (1990, 1980, 1980):
+        with make() as session:
+            event.listen(session, "do_orm_execute", lambda state: state.invoke_statement())  # as one that caches
+            assert ids(session, orm.nearest(Product, Q)) == truth(Q, lambda n, least=least: n >= least)
+            assert session.scalar(orm.nearest(Product, Q, k=1).with_only_columns(Product.stock)) >= least
 
 
 @pytest.mark.parametrize(

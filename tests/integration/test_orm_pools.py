@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import Engine, NullPool, func, select
+from sqlalchemy import Engine, NullPool, event, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy.orm import Session, selectinload, with_loader_criteria
 
 from pgvec_toolkit import orm
 from pgvec_toolkit.database import Database
@@ -60,6 +60,18 @@ def test_an_async_session_searches_as_a_session_does(shop: Engine) -> None:
             prices = [10, 30, 100, 500] * 3
             found = await asyncio.gather(*map(one, prices))
             assert found == [truth(Q, lambda n, price=price: n < price) for price in prices]
+            async with make() as session:
+                dear = with_loader_criteria(Product, Product.stock >= 1900)
+
+                @event.listens_for(session.sync_session, "do_orm_execute")
+                def _(state: Any) -> None:
+                    state.statement = state.statement.options(dear)
+
+                assert [product.id for product in await session.scalars(orm.nearest(Product, Q))] == truth(
+                    Q, lambda n: n >= 1900
+                )
+                streamed = await session.stream_scalars(orm.nearest(Product, Q))
+                assert len(await streamed.all()) == 10
             async with engine.connect() as connection:
                 statement = await connection.run_sync(orm.tuned, orm.nearest(Product.__table__, Q, k=3))
                 assert [row.id for row in await connection.execute(statement)] == truth(Q, k=3)
