@@ -60,13 +60,15 @@ def _stale(instance: Any) -> Iterable[_Stale]:
 
 def _embed(session: Session, stale: list[_Stale], given: Embedder | None, *, later: bool) -> None:
     batches: dict[int, tuple[Embedder, list[_Stale]]] = {}
+    found: dict[object, Embedder] = {}  # it may take a round trip
     for one in stale:
         if later or one.text is None or not one.text.strip():
             setattr(one.state.obj(), one.attribute, None)
             continue
-        embedder = one.searched.embedder or given
+        embedder = one.searched.embedder or given or found.get(one.searched.column)
         if embedder is None:
-            embedder = embedder_for(session.connection({"mapper": one.state.mapper}), one.searched)
+            connection = session.connection({"mapper": one.state.mapper})
+            embedder = found[one.searched.column] = embedder_for(connection, one.searched)
         batches.setdefault(id(embedder), (embedder, []))[1].append(one)
     for embedder, some in batches.values():
         for one, vector in zip(some, _vectors(embedder, some), strict=True):

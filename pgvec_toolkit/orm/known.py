@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +23,14 @@ from pgvec_toolkit.search.kept import Kept
 
 # Nothing here fails where the schema is absent, or closed: that would end the user's transaction.
 _INSTALLED = text(
-    "SELECT pg_catalog.to_regprocedure('pgvec._mapped(regclass,name)') IS NOT NULL"
-    " AND pg_catalog.has_schema_privilege(pg_catalog.to_regnamespace('pgvec'), 'USAGE')"
-    " AND pg_catalog.has_table_privilege(pg_catalog.to_regclass('pgvec.registered_tables'), 'SELECT')"
+    "SELECT CASE WHEN pg_catalog.has_schema_privilege(n.oid, 'USAGE')"
+    " THEN pg_catalog.to_regprocedure('pgvec._mapped(regclass,name)') IS NOT NULL"
+    " AND pg_catalog.has_table_privilege(pg_catalog.to_regclass('pgvec.registered_tables'), 'SELECT') END"
+    " FROM pg_catalog.pg_namespace n WHERE n.nspname = 'pgvec'"
 )
+_READER = text("SELECT CAST(ROW(pg_catalog.current_schemas(true), current_user) AS text)")
+_REPORTED = ("search_path", "session_authorization", "is_superuser")
+_OPTION = "pgvec_reader"  # the execution option that keeps what `_reader` returns, while a statement is asked for
 _MAPPED = text("SELECT m.* FROM pgvec._mapped(pg_catalog.to_regclass(:relation), :column) m")
 _TEXT = text(
     "SELECT pgvec._mapped_sql(pg_catalog.to_regclass(:relation), :column, CAST(:k AS integer),"
@@ -81,7 +85,7 @@ def forget(connection: Connection) -> None:
 
 def is_installed(connection: Connection) -> bool:
     """Return whether there is a schema pgvec, of this version, that whoever is connected may read."""
-    return known(connection).installed.get((), lambda: bool(connection.scalar(_INSTALLED)))
+    return known(connection).installed.get(_reader(connection), lambda: bool(connection.scalar(_INSTALLED)))
 
 
 def mapped(connection: Connection, searched: VectorColumn) -> Mapped | None:
@@ -102,7 +106,7 @@ def mapped(connection: Connection, searched: VectorColumn) -> Mapped | None:
             )
         return Mapped(row.collection, row.schema, row.key, row.model, row.details or {}, row.fingerprint)
 
-    return known(connection).mapped.get((*_path(connection), relation, searched.column.name), fetch)
+    return known(connection).mapped.get((_reader(connection), relation, searched.column.name), fetch)
 
 
 def nearest_text(
@@ -147,7 +151,7 @@ def nearest_text(
             )
         return None if found is None else str(found)
 
-    key = (*_path(connection), relation, searched.column.name, numbers, shape, recall, ef_search)
+    key = (_reader(connection), relation, searched.column.name, numbers, shape, recall, ef_search)
     return known(connection).texts.get(key, fetch)
 
 
@@ -187,10 +191,34 @@ def schemas(connection: Connection) -> dict[str | None, str | None]:
     return dict(connection.get_execution_options().get("schema_translate_map") or {})
 
 
-def _path(connection: Connection) -> tuple[Hashable, ...]:
-    """Return what decides which table a name means, as far as the driver is told (by PostgreSQL 18 and later)."""
+@contextmanager
+def asking(connection: Connection, options: Mapping[str, Any]) -> Iterator[None]:
+    """Ask what is known for a statement that is run with these options, as if the connection had them."""
+    before = connection._execution_options
+    schemas = options.get("schema_translate_map")
+    # Not by execution_options(), which cannot take an option back.
+    connection._execution_options = before.union({"schema_translate_map": schemas, _OPTION: []})
+    try:
+        yield
+    finally:
+        connection._execution_options = before
+
+
+def _reader(connection: Connection) -> Hashable:
+    """Return what decides which table a name means, and whether pgvec may be read: the search path and the role.
+
+    The driver is told by PostgreSQL 18 and later (of SET ROLE only if a superuser becomes an ordinary role, or becomes
+    one again); others are asked, once a statement.
+    """
     info: Any = getattr(connection.connection.driver_connection, "info", None)
-    return (info.parameter_status("search_path"),) if hasattr(info, "parameter_status") else ()
+    reported = [info.parameter_status(name) for name in _REPORTED] if hasattr(info, "parameter_status") else [None]
+    if reported[0] is not None:
+        return tuple(reported)
+    asked: list[Any] | None = connection.get_execution_options().get(_OPTION)
+    if not asked:
+        asked = [] if asked is None else asked
+        asked.append(connection.scalar(_READER))
+    return str(asked[0])
 
 
 @contextmanager

@@ -7,6 +7,7 @@ is no further round trip, and the settings end with the statement's transaction.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, Result, Select, event, literal_column, text, tuple_
@@ -16,7 +17,7 @@ from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.orm.conditions import bare, is_filtered
 from pgvec_toolkit.orm.conditions import wanted as wanted_rows
 from pgvec_toolkit.orm.hybrid import Hybrid, tuned_hybrid
-from pgvec_toolkit.orm.known import embedder_for, mapped, nearest_text
+from pgvec_toolkit.orm.known import asking, embedder_for, mapped, nearest_text
 from pgvec_toolkit.orm.nearest import OPTION, Nearest, checked_query, is_marked, marked
 from pgvec_toolkit.orm.splice import Among
 from pgvec_toolkit.orm.types import Unembedded
@@ -42,10 +43,20 @@ def tuned(bind: Session | Connection, statement: _Statement) -> _Statement:
     A Session does so by itself; Core needs it: `connection.execute(orm.tuned(connection, nearest(table, query)))`.
     Other statements are returned as they are.
     """
-    wish = statement.get_execution_options().get(OPTION)
     connection = bind.connection() if isinstance(bind, Session) else bind
+    return _tuned(connection, statement, {})
+
+
+def _tuned(connection: Connection, statement: _Statement, options: Mapping[str, Any]) -> _Statement:
+    """Do what `tuned` does for a statement that is run with further execution options."""
+    wish = statement.get_execution_options().get(OPTION)
     if wish is None or connection.dialect.name != "postgresql":
         return statement
+    with asking(connection, {**statement.get_execution_options(), **connection.get_execution_options(), **options}):
+        return _resolved(connection, statement, wish)
+
+
+def _resolved(connection: Connection, statement: _Statement, wish: Any) -> _Statement:
     statement = statement.execution_options(**{OPTION: None})
     if isinstance(wish, Hybrid):
         return tuned_hybrid(connection, statement, wish)
@@ -67,7 +78,7 @@ def _tune(state: ORMExecuteState) -> Result[Any] | None:
             state._events_todo.append(_tune)
             return state.invoke_statement()
         connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
-        state.statement = tuned(connection, state.statement)
+        state.statement = _tuned(connection, state.statement, state.local_execution_options)
     return None
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import Engine, Select, event, func, select, text, update
+from sqlalchemy import Engine, Select, create_engine, event, func, select, text, update
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import (
     Session,
@@ -38,6 +39,20 @@ def shop(server_dsn: str, template: str, janitor: Any) -> Iterator[Engine]:
     with janitor(NAME, template), engine_of(make_conninfo(server_dsn, dbname=NAME)) as engine:
         fill(engine)
         yield engine
+
+
+@pytest.fixture(scope="module")
+def tenants(shop: Engine) -> Engine:
+    """The shop with a schema `tenant`, whose products have the vectors of the others, and other ids."""
+    with shop.begin() as connection:
+        connection.execute(text("CREATE SCHEMA tenant"))
+        connection.execute(text("CREATE TABLE tenant.products (LIKE public.products INCLUDING ALL)"))
+        columns = "id + 9000, description, price, stock, category_id, embedding"
+        connection.execute(text(f"INSERT INTO tenant.products SELECT {columns} FROM public.products WHERE id <= 100"))
+    with shop.connect().execution_options(schema_translate_map={None: "tenant"}) as connection:
+        orm.register(connection, Product, name="theirs")
+        connection.commit()
+    return shop
 
 
 def ids(session: Session, statement: Any) -> list[int]:
@@ -255,6 +270,49 @@ def test_criteria_that_an_event_adds_are_those_of_the_search(shop: Engine) -> No
             event.listen(session, "do_orm_execute", lambda state: state.invoke_statement())  # as one that caches
             assert ids(session, orm.nearest(Product, Q)) == truth(Q, lambda n, least=least: n >= least)
             assert session.scalar(orm.nearest(Product, Q, k=1).with_only_columns(Product.stock)) >= least
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_the_tables_are_those_that_names_mean_right_now(
+    tenants: Engine, monkeypatch: pytest.MonkeyPatch, reported: bool
+) -> None:
+    """Whether the server reports its search path, or is older than PostgreSQL 18 and does not."""
+    if not reported:
+        monkeypatch.setattr(psycopg.ConnectionInfo, "parameter_status", lambda *_: None)
+    theirs = {"schema_translate_map": {None: "tenant"}}
+    few = orm.nearest(Product, Q).where(Product.price < 30)
+    ours_found = truth(Q, lambda n: n < 30)
+    theirs_found = [n + 9000 for n in ours_found]
+    with Session(tenants) as session:
+        for _ in "ab":
+            assert ids(session, few) == ours_found
+            found = session.scalars(few, execution_options=theirs).all()
+            assert [product.id for product in found] == theirs_found
+            assert ids(session, few.execution_options(**theirs)) == theirs_found
+        for statement in (few, orm.nearest(Product, Q, ef_search=100).where(Product.stock < 30)):
+            for path, wanted in (("public", ours_found), ("tenant, public", theirs_found)):
+                session.execute(select(func.set_config("search_path", path, True)))
+                assert ids(session, statement) == wanted
+
+
+@pytest.mark.parametrize("reported", [True, False])
+def test_a_role_that_may_not_use_pgvec_searches_without_it(
+    shop: Engine, monkeypatch: pytest.MonkeyPatch, reported: bool
+) -> None:
+    if not reported:
+        monkeypatch.setattr(psycopg.ConnectionInfo, "parameter_status", lambda *_: None)
+    fresh = create_engine(shop.url)
+    few = orm.nearest(Product, Q).where(Product.price < 30)
+    with Session(shop) as informed, Session(fresh) as ignorant:
+        assert ids(informed, few)
+        for session in (informed, ignorant):
+            session.execute(text("CREATE ROLE nobody_of_pgvec"))
+            session.execute(text("GRANT SELECT ON products TO nobody_of_pgvec"))
+            session.execute(text("SET LOCAL ROLE nobody_of_pgvec"))
+            assert ids(session, few) == truth(Q, lambda n: n < 30)
+            assert ids(session, orm.nearest(Product, Q)) == truth(Q)
+            session.rollback()
+    fresh.dispose()
 
 
 @pytest.mark.parametrize(
