@@ -6,10 +6,10 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import psycopg
-from sqlalchemy import Connection, Pool, Select, Table, text
+from sqlalchemy import Connection, Pool, Select, Table, Transaction, text
 from sqlalchemy.exc import DBAPIError
 
 from pgvec_toolkit.embed import kinds
@@ -61,13 +61,20 @@ class Mapped:
 
 
 class Known:
-    """What is known of one database: of what one connection pool connects to."""
+    """What is known of one database: of what one connection pool connects to.
 
-    def __init__(self) -> None:
+    Args:
+        before: whose place it takes.
+    """
+
+    def __init__(self, before: Known | None = None) -> None:
         self.installed: Kept[bool] = Kept()
         self.mapped: Kept[Mapped | None] = Kept()
         self.texts: Kept[str | None] = Kept()
-        self.embedders: dict[str, Embedder] = {}
+        # By their fingerprints, so they never change.
+        self.embedders: dict[str, Embedder] = before.embedders if before is not None else {}
+        # Transactions whose changes others do not see yet, and may never see.
+        self.changing: list[ref[Transaction]] = [] if before is None else [t for t in before.changing if _is_open(t)]
 
 
 _KNOWN: WeakKeyDictionary[Pool, Known] = WeakKeyDictionary()
@@ -75,12 +82,29 @@ _KNOWN: WeakKeyDictionary[Pool, Known] = WeakKeyDictionary()
 
 def known(connection: Connection) -> Known:
     """Return what is known of the database of a connection."""
-    return _KNOWN.setdefault(connection.engine.pool, Known())
+    pool = connection.engine.pool
+    found = _KNOWN.setdefault(pool, Known())
+    if not all(map(_is_open, found.changing)):
+        found = _KNOWN[pool] = Known(found)
+    transaction = connection.get_transaction()
+    return Known(found) if any(changing() is transaction for changing in found.changing) else found
 
 
 def forget(connection: Connection) -> None:
-    """Ask anew; to be called when a table has been registered, or an index built or tuned."""
-    _KNOWN.pop(connection.engine.pool, None)
+    """Ask anew, each time until the transaction ends, and then once more: it may be rolled back.
+
+    To be called when a table has been registered, or an index built or tuned.
+    """
+    pool = connection.engine.pool
+    found = _KNOWN[pool] = Known(_KNOWN.get(pool))
+    transaction = connection.get_transaction()
+    if transaction is not None:
+        found.changing.append(ref(transaction))
+
+
+def _is_open(changing: ref[Transaction]) -> bool:
+    transaction = changing()
+    return transaction is not None and transaction.is_active
 
 
 def is_installed(connection: Connection) -> bool:

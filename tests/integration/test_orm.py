@@ -357,6 +357,30 @@ def test_without_registration_it_is_pgvector_that_goes_on(empty_dsn: str) -> Non
             session.commit()  # the transaction is a sound one
 
 
+def test_what_is_registered_is_known_when_it_is_committed(dsn: str) -> None:
+    with engine_of(dsn) as engine:
+        Base.metadata.create_all(engine)
+        statement = orm.hybrid(Product, "lamp", query=Q)
+        with Session(engine) as one, Session(engine) as two:
+            orm.register(one, Product, keywords=True)
+            assert one.execute(statement).all() == []
+            one.rollback()
+            with pytest.raises(CollectionNotFound):
+                one.execute(statement)
+            orm.register(one, Product, keywords=True)
+            with pytest.raises(CollectionNotFound):
+                two.execute(statement)
+            one.commit()
+            assert two.execute(statement).all() == []
+        with engine.connect() as connection, connection.begin():
+            connection.execute(text("SELECT pgvec.unregister_table('products')"))
+            savepoint = connection.begin_nested()
+            orm.register(connection, Product, keywords=True)
+            savepoint.rollback()
+            with pytest.raises(CollectionNotFound):
+                orm.tuned(connection, statement)
+
+
 def test_nulls_and_two_sessions(dsn: str) -> None:
     with engine_of(dsn) as engine:
         fill(engine)
