@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -12,6 +13,7 @@ from sqlalchemy import (
     Float,
     Integer,
     Select,
+    Table,
     Text,
     bindparam,
     cast,
@@ -20,18 +22,23 @@ from sqlalchemy import (
     literal_column,
     select,
 )
+from sqlalchemy import text as sql_text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError
 from pgvec_toolkit.orm.conditions import bare, check_names, is_filtered, wanted
-from pgvec_toolkit.orm.known import Mapped, embedder_for, mapped, relation_name, schemas
+from pgvec_toolkit.orm.known import Mapped, embedder_for, mapped, relation_name, schema_of
 from pgvec_toolkit.orm.literal import literal_sql
 from pgvec_toolkit.orm.mapped import VectorColumn, vector_column
 from pgvec_toolkit.orm.nearest import OPTION, check, checked_query, marked
 
 _Model = TypeVar("_Model")
 _Statement = TypeVar("_Statement", bound="Select[*tuple[Any, ...]]")
+_SCHEMA = sql_text(
+    "SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.oid = pg_catalog.to_regclass(:relation)"
+)
 
 
 @dataclass(frozen=True)
@@ -139,11 +146,20 @@ def tuned_hybrid(connection: Connection, statement: _Statement, wish: Hybrid) ->
 
 
 def _where_sql(connection: Connection, statement: Select[Any], searched: VectorColumn, found: Mapped) -> str:
-    """Return the statement's conditions as one on the key of d; it is read with a search_path of its own."""
+    """Return the statement's conditions as one on the key of d; as it is read with another search_path, tables have
+    their schemas.
+    """
     key = searched.named(found.key)
     check_names(statement)
     matching = bare(statement).with_only_columns(key).where(key == literal_column("d.key"))
-    return f"EXISTS ({literal_sql(matching, {None: found.schema, **schemas(connection)})})"
+
+    @cache
+    def named_or_found(table: Table) -> str | None:
+        return schema_of(connection, table) or connection.scalar(
+            _SCHEMA, {"relation": relation_name(connection, table)}
+        )
+
+    return f"EXISTS ({literal_sql(matching, named_or_found)})"
 
 
 def _key(searched: VectorColumn, given: Any) -> str:

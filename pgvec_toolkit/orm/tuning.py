@@ -7,6 +7,7 @@ is no further round trip, and the settings end with the statement's transaction.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, Select, event, literal_column, text, tuple_
@@ -40,7 +41,7 @@ def tuned(bind: Session | Connection, statement: _Statement) -> _Statement:
     """Return a statement of `nearest`, `similar_to` or `hybrid` as it is to be run on a connection.
 
     A Session does so by itself; Core needs it: `connection.execute(orm.tuned(connection, nearest(table, query)))`.
-    Other statements are returned as they are.
+    Other statements are returned as they are. What a bindparam() is to be is for `statement.params(…)` to say before.
     """
     wish = statement.get_execution_options().get(OPTION)
     connection = bind.connection() if isinstance(bind, Session) else bind
@@ -63,7 +64,9 @@ def _tune(state: ORMExecuteState) -> None:
         return
     if isinstance(state.statement, Select) and state.statement.get_execution_options().get(OPTION) is not None:
         connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
-        state.statement = tuned(connection, state.statement)
+        # What is asked of SQL is the text of a search, and has its values in it.
+        given = state.parameters if isinstance(state.parameters, Mapping) else {}
+        state.statement = tuned(connection, state.statement.params(given) if given else state.statement)
 
 
 def _embedded(connection: Connection, statement: _Statement, wish: Nearest) -> _Statement:
