@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pgvec_toolkit import orm
+from pgvec_toolkit.alembic.collection_operations import table_name
 from pgvec_toolkit.alembic.vector_index import VectorIndex, checked
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
@@ -369,6 +370,14 @@ def test_indexes_keep_their_tablespace(project: Project) -> None:
         finally:
             connection.execute("DROP TABLE IF EXISTS items")
             connection.execute(f"DROP TABLESPACE {name}")
+
+
+def test_a_collection_is_named_as_its_table_however_that_is_written(project: Project) -> None:
+    tables = ["Products", "shop.products", 'shop."Price list"', '"a.b"', '"My.shop" . "It""s"', "ÄRGER", "a$1"]
+    with project.engine.connect() as connection:
+        parse = sa.text("SELECT parse_ident(name) FROM unnest(CAST(:names AS text[])) name")
+        parsed = connection.scalars(parse, {"names": tables})
+        assert [table_name(each) for each in tables] == [parts[-1] for parts in parsed]
 
 
 def test_a_table_of_another_schema_and_a_type_of_the_users(project: Project) -> None:
