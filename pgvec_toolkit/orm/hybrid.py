@@ -14,6 +14,7 @@ from sqlalchemy import (
     Integer,
     Select,
     Table,
+    TableValuedAlias,
     Text,
     bindparam,
     cast,
@@ -96,18 +97,13 @@ def hybrid(
     if query is not None:
         query = checked_query(searched, query)
     key_column = _key(searched, key)
-    hits = func.pgvec._mapped_hybrid(
-        func.pg_catalog.to_regclass(bindparam("pgvec_relation", None, Text)),
-        searched.column.name,
-        text,
-        cast(bindparam("pgvec_query", None, searched.column.type), Text),
-        bindparam("pgvec_k", k, Integer),
+    options = (
         fusion,
         cast(None if weights is None else dict(weights), JSONB(none_as_null=True)),
         cast(depth, Integer),
         cast(recall, Float(53)),
-        bindparam("pgvec_where", None, Text),
-    ).table_valued(column("key", BigInteger), column("score", Float(53)), column("rank", Integer), name="hit")
+    )
+    hits = _hits(searched, text, k, options)
     return (
         select(entity, hits.c.score.label("score"), hits.c.rank.label("rank"))
         .where(marked(searched.named(key_column) == hits.c.key))
@@ -115,6 +111,19 @@ def hybrid(
         .limit(k)
         .execution_options(**{OPTION: Hybrid(searched, text, query, key_column)})
     )
+
+
+def _hits(searched: VectorColumn, text: str, k: int, options: tuple[Any, ...]) -> TableValuedAlias:
+    """Return the hits as a table of a statement; `tuned_hybrid` fills in what is None here."""
+    return func.pgvec._mapped_hybrid(
+        func.pg_catalog.to_regclass(bindparam("pgvec_relation", None, Text)),
+        searched.column.name,
+        text,
+        cast(bindparam("pgvec_query", None, searched.column.type), Text),
+        bindparam("pgvec_k", k, Integer),
+        *options,
+        bindparam("pgvec_where", None, Text),
+    ).table_valued(column("key", BigInteger), column("score", Float(53)), column("rank", Integer), name="hit")
 
 
 def tuned_hybrid(connection: Connection, statement: _Statement, wish: Hybrid) -> _Statement:
