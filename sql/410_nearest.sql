@@ -1,6 +1,7 @@
 -- The statement that finds the nearest rows. Its text depends on the shape of the call only, and it carries its own
 -- settings: they are set when its index scan begins and end with its transaction. Nothing has to be SET on a session,
--- and pools and transaction-mode poolers cannot lose or leak anything.
+-- and pools and transaction-mode poolers cannot lose or leak anything. The names of its common table expressions begin with
+-- pgvec_, as a filter of the user's may be about tables called matches or sample.
 --
 -- Parameters: $1 the query, $2 the filter (jsonb), $3 values for where_sql (jsonb), $4 ids to leave out (text[]), $5 a threshold.
 
@@ -35,15 +36,15 @@ COMMENT ON FUNCTION pgvec._candidate_sql(pgvec.vector_spaces, text, integer, tex
 CREATE OR REPLACE FUNCTION pgvec._scan_sql(parts jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pgvec._render($sql$setting AS MATERIALIZED (
-    SELECT least({largest}, {first}) AS value FROM tuned t
-  ), found AS MATERIALIZED (
+    SELECT pgvec._render($sql$pgvec_setting AS MATERIALIZED (
+    SELECT least({largest}, {first}) AS value FROM pgvec_tuned t
+  ), pgvec_found AS MATERIALIZED (
     SELECT v.key, {distance} AS distance FROM {vectors} v
     WHERE {settings} AND {not_excluded}
     ORDER BY {ordering} LIMIT {candidates}
-  ), outcome AS MATERIALIZED (
-    SELECT count(*) = {candidates} AS sufficed FROM found
-  )$sql$, parts || jsonb_build_object('settings', pgvec._settings_sql(parts ->> 'method', 'setting', 'true', parts ->> 'query')))
+  ), pgvec_outcome AS MATERIALIZED (
+    SELECT count(*) = {candidates} AS sufficed FROM pgvec_found
+  )$sql$, parts || jsonb_build_object('settings', pgvec._settings_sql(parts ->> 'method', 'pgvec_setting', 'true', parts ->> 'query')))
 $$;
 COMMENT ON FUNCTION pgvec._scan_sql(jsonb) IS
 'The unfiltered scan of an index. It goes on until it has all candidates: what it meets in between are dead rows, and excluded ones.';
@@ -61,7 +62,7 @@ AS $$
   ), {name} AS MATERIALIZED (
     SELECT m.depth, m.depth IS NOT NULL AND {needed} <= 1.15 * (SELECT s.value FROM {setting} s) AS sufficed, {next} AS next
     FROM (SELECT (SELECT m.depth FROM {name}_matches m OFFSET {candidates} - 1 LIMIT 1) AS depth,
-                 ((SELECT count(*) FROM {name}_matches) + 0.5) / (1.0 + (SELECT count(*) FROM {name}_rows)) AS share) m, tuned t
+                 ((SELECT count(*) FROM {name}_matches) + 0.5) / (1.0 + (SELECT count(*) FROM {name}_rows)) AS share) m, pgvec_tuned t
   )$sql$, parts || jsonb_build_object('name', name))
 $$;
 COMMENT ON FUNCTION pgvec._look_sql(jsonb, text) IS
@@ -72,31 +73,31 @@ The filter must stay a subplan per row (OFFSET 0), for as a join the planner wou
 CREATE OR REPLACE FUNCTION pgvec._filtered_scan_sql(parts jsonb) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pgvec._render($sql$sample AS MATERIALIZED (
+    SELECT pgvec._render($sql$pgvec_sample AS MATERIALIZED (
     SELECT {drawn} AS rows, count(*) FILTER (WHERE {predicate}) AS matching FROM {chunks} d WHERE d.ctid = ANY ('{sampled}')
-  ), matches AS MATERIALIZED (
+  ), pgvec_matches AS MATERIALIZED (
     SELECT m.key FROM {some_matches} AS m (key)
-  ), estimate AS MATERIALIZED (
+  ), pgvec_estimate AS MATERIALIZED (
     SELECT (s.matching + 2.0) / (s.rows + 4) AS share,
-           NOT {indexed} OR (s.matching >= 4 AND s.matching > s.rows * 2 * {gate_share}) OR (SELECT count(*) FROM matches) > {gate} AS many
-    FROM sample s
-  ), setting AS MATERIALIZED (
-    SELECT least({largest}, {first}) AS value FROM tuned t, estimate e
-  ), {look}, further AS MATERIALIZED (
+           NOT {indexed} OR (s.matching >= 4 AND s.matching > s.rows * 2 * {gate_share}) OR (SELECT count(*) FROM pgvec_matches) > {gate} AS many
+    FROM pgvec_sample s
+  ), pgvec_setting AS MATERIALIZED (
+    SELECT least({largest}, {first}) AS value FROM pgvec_tuned t, pgvec_estimate e
+  ), {look}, pgvec_further AS MATERIALIZED (
     SELECT n.value, l.next > n.value AND {step_in_rows} * {most} < n.exact_cost AS going_on,
            e.many AND NOT l.sufficed AND n.value > s.value AND {step_in_rows} * n.value < n.exact_cost AS worthwhile
-    FROM look l, setting s, estimate e,
+    FROM pgvec_look l, pgvec_setting s, pgvec_estimate e,
          LATERAL (SELECT least({largest}, l.next) AS value, e.share * {rows} + {search_in_rows} AS exact_cost) n
-  ), {second_look}, found AS MATERIALIZED (
-    SELECT m.key, m.distance FROM look_matches m WHERE (SELECT l.sufficed FROM look l)
-    UNION ALL SELECT m.key, m.distance FROM second_look_matches m WHERE (SELECT l.sufficed FROM second_look l)
-  ), outcome AS MATERIALIZED (
-    SELECT a.sufficed OR b.sufficed AS sufficed FROM look a, second_look b
+  ), {second_look}, pgvec_found AS MATERIALIZED (
+    SELECT m.key, m.distance FROM pgvec_look_matches m WHERE (SELECT l.sufficed FROM pgvec_look l)
+    UNION ALL SELECT m.key, m.distance FROM pgvec_second_look_matches m WHERE (SELECT l.sufficed FROM pgvec_second_look l)
+  ), pgvec_outcome AS MATERIALIZED (
+    SELECT a.sufficed OR b.sufficed AS sufficed FROM pgvec_look a, pgvec_second_look b
   )$sql$, parts || jsonb_build_object(
-        'look', pgvec._look_sql(parts || jsonb_build_object('setting', 'setting', 'most', 1000, 'condition', '(SELECT e.many FROM estimate e)',
-            'settings', pgvec._settings_sql(parts ->> 'method', 'setting', 'false', parts ->> 'query')), 'look'),
-        'second_look', pgvec._look_sql(parts || jsonb_build_object('setting', 'further', 'condition', '(SELECT f.worthwhile FROM further f)',
-            'settings', pgvec._settings_sql(parts ->> 'method', 'further', 's.going_on', parts ->> 'query')), 'second_look')))
+        'look', pgvec._look_sql(parts || jsonb_build_object('setting', 'pgvec_setting', 'most', 1000, 'condition', '(SELECT e.many FROM pgvec_estimate e)',
+            'settings', pgvec._settings_sql(parts ->> 'method', 'pgvec_setting', 'false', parts ->> 'query')), 'pgvec_look'),
+        'second_look', pgvec._look_sql(parts || jsonb_build_object('setting', 'pgvec_further', 'condition', '(SELECT f.worthwhile FROM pgvec_further f)',
+            'settings', pgvec._settings_sql(parts ->> 'method', 'pgvec_further', 's.going_on', parts ->> 'query')), 'pgvec_second_look')))
 $$;
 COMMENT ON FUNCTION pgvec._filtered_scan_sql(jsonb) IS
 'The filtered scan of an index, if more than gate rows match, or if only reading all rows would find them. The first rows of 128 pages, evenly
@@ -180,7 +181,7 @@ DECLARE
         'query', query, 'distance', pgvec._distance_sql(wanted, query), 'not_excluded', pgvec._excluded_sql(owner, options, 'v'),
         'ordering', pgvec._candidate_sql(wanted, target ->> 'form', (target -> 'dimensions')::integer, query));
 BEGIN
-    RETURN pgvec._render(E'tuned AS MATERIALIZED (\n    SELECT {tuned} AS setting\n  ), ', parts) || CASE WHEN predicate IS NULL
+    RETURN pgvec._render(E'pgvec_tuned AS MATERIALIZED (\n    SELECT {tuned} AS setting\n  ), ', parts) || CASE WHEN predicate IS NULL
         THEN pgvec._scan_sql(parts)
         ELSE pgvec._filtered_scan_sql(parts || jsonb_build_object('predicate', predicate,
             'sampled', (SELECT array_agg(DISTINCT format('(%s,1)', i * (target -> 'pages')::bigint / 128)::tid)::text FROM generate_series(0, 127) i),
@@ -209,14 +210,14 @@ BEGIN
     target := target || pgvec._search_cost(target, predicate, options);
     RETURN format($sql$
   WITH %1$s
-  (SELECT f.key, f.distance, false AS exact FROM found f WHERE (SELECT o.sufficed FROM outcome o) ORDER BY f.distance LIMIT %2$s)
+  (SELECT f.key, f.distance, false AS exact FROM pgvec_found f WHERE (SELECT o.sufficed FROM pgvec_outcome o) ORDER BY f.distance LIMIT %2$s)
   UNION ALL
   (%3$s)$sql$,
         pgvec._scans_sql(owner, wanted, options, target, predicate, query), k + beyond,
         pgvec._exact_sql(owner, vectors, distance, CASE WHEN predicate IS NOT NULL THEN format(
-            '(SELECT m.key FROM matches m WHERE NOT (SELECT e.many FROM estimate e) '
-            'UNION ALL SELECT m.key FROM %s AS m (key) WHERE (SELECT e.many FROM estimate e) AND NOT (SELECT o.sufficed FROM outcome o))', all_matches) END,
-            options, 'NOT (SELECT o.sufficed FROM outcome o)', k + beyond));
+            '(SELECT m.key FROM pgvec_matches m WHERE NOT (SELECT e.many FROM pgvec_estimate e) '
+            'UNION ALL SELECT m.key FROM %s AS m (key) WHERE (SELECT e.many FROM pgvec_estimate e) AND NOT (SELECT o.sufficed FROM pgvec_outcome o))', all_matches) END,
+            options, 'NOT (SELECT o.sufficed FROM pgvec_outcome o)', k + beyond));
 END $$;
 COMMENT ON FUNCTION pgvec._nearest_sql(pgvec.collections, pgvec.vector_spaces, jsonb, integer, integer, text) IS
 'The statement that finds (key, distance, exact) of the k nearest, and of some beyond, with the settings for k. The candidates that the index
@@ -227,9 +228,9 @@ CREATE OR REPLACE FUNCTION pgvec._course_sql(owner pgvec.collections, wanted pgv
                                              query text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('WITH %s SELECT e.share, e.many, (SELECT s.value FROM setting s) AS first, a.sufficed AS look_sufficed, a.depth, '
-                  '(SELECT count(*) FROM look_matches) AS matches, f.value AS next, f.worthwhile, b.sufficed AS second_sufficed '
-                  'FROM estimate e, look a, further f, second_look b',
+    SELECT format('WITH %s SELECT e.share, e.many, (SELECT s.value FROM pgvec_setting s) AS first, a.sufficed AS look_sufficed, a.depth, '
+                  '(SELECT count(*) FROM pgvec_look_matches) AS matches, f.value AS next, f.worthwhile, b.sufficed AS second_sufficed '
+                  'FROM pgvec_estimate e, pgvec_look a, pgvec_further f, pgvec_second_look b',
                   pgvec._scans_sql(owner, wanted, options, target, predicate, query))
 $$;
 COMMENT ON FUNCTION pgvec._course_sql(pgvec.collections, pgvec.vector_spaces, jsonb, jsonb, text, text) IS

@@ -14,14 +14,14 @@ END $$;
 COMMENT ON FUNCTION pgvec._space_of(regclass, name) IS 'The vector space that is a column of a registered table; NULL if there is none.';
 
 CREATE OR REPLACE FUNCTION pgvec._mapped(relation regclass, "column" name)
-RETURNS TABLE (collection text, schema text, key text, distance text, model text, details jsonb, fingerprint text)
+RETURNS TABLE (collection text, key text, distance text, model text, details jsonb, fingerprint text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     wanted pgvec.vector_spaces := pgvec._space_of(relation, "column");
 BEGIN
     RETURN QUERY
-    SELECT c.name, c.schema_name::text, (pgvec._registered(c.id)).key_column::text, wanted.distance, m.name, m.details, m.fingerprint
+    SELECT c.name, (pgvec._registered(c.id)).key_column::text, wanted.distance, m.name, m.details, m.fingerprint
     FROM pgvec.collections c LEFT JOIN pgvec.models m ON m.id = wanted.model_id WHERE c.id = wanted.collection_id;
 END $$;
 COMMENT ON FUNCTION pgvec._mapped(regclass, name) IS 'What a vector column of a mapped table is known as; no row if it is not registered.';

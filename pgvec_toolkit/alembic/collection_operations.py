@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import string
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from pgvec_toolkit.alembic.vector_index import sql_of
 
 Model = Mapping[str, Any]
+_NAME = re.compile(r'"((?:[^"]|"")+)"|([^".\s]+)')
+_FOLDED = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _CASTS = {"relation": "regclass"}
 
 
@@ -75,7 +78,7 @@ class CallOp(MigrateOperation):
     @classmethod
     def registration(cls, arguments: Mapping[str, Any], model: Model | None = None) -> CallOp:
         """Return the operation that registers a table; its reverse forgets that."""
-        known_as = arguments["name"] or arguments["relation"].rpartition(".")[2].strip('"')
+        known_as = arguments["name"] or table_name(arguments["relation"])
         forget = cls("unregister_table", "unregister_table", {"name": known_as})
         return cls("register_table", "register_table", arguments, model, forget)
 
@@ -201,6 +204,12 @@ class MigratePgvecOp(MigrateOperation):
         `pgvec migrate --sql` does.
         """
         operations.invoke(cls())
+
+
+def table_name(relation: str) -> str:
+    """Return the name of a table that is written as SQL has it, as products, or shop."Price list"."""
+    quoted, plain = _NAME.findall(relation)[-1]
+    return str(quoted.replace('""', '"') or plain.translate(_FOLDED))
 
 
 @Operations.implementation_for(CallOp)

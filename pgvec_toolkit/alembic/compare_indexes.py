@@ -1,4 +1,4 @@
-"""What autogenerate sees of vector indexes: all that CREATE INDEX says of them.
+"""What autogenerate sees of vector indexes: all that CREATE INDEX says of them, but for the tablespace.
 
 Definitions are compared as the server has them: those of a model are created on an empty temporary table, in a
 savepoint that is rolled back, so that no parser of expressions and conditions is needed here.
@@ -31,12 +31,13 @@ _TEMPORARY_NAME = re.compile(r"_cc(new|old)\d*$")
 _FOUND = """
 SELECT i.relname, a.amname, i.reloptions, o.opcname, f.attname AS "column",
        pg_get_indexdef(i.oid, 1, false) AS expression, pg_get_expr(x.indpred, x.indrelid) AS condition,
-       format_type(t.atttypid, t.atttypmod) AS type, x.indisvalid
+       format_type(t.atttypid, t.atttypmod) AS type, x.indisvalid, s.spcname
 FROM pg_catalog.pg_index x
 JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid
 JOIN pg_catalog.pg_am a ON a.oid = i.relam
 JOIN pg_catalog.pg_opclass o ON o.oid = x.indclass[0]
 JOIN pg_catalog.pg_attribute t ON t.attrelid = i.oid AND t.attnum = 1
+LEFT JOIN pg_catalog.pg_tablespace s ON s.oid = i.reltablespace
 LEFT JOIN pg_catalog.pg_attribute f ON f.attrelid = x.indrelid AND f.attnum = x.indkey[0]
 JOIN pg_catalog.pg_class r ON r.oid = x.indrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
@@ -55,6 +56,18 @@ class Definition(NamedTuple):
     condition: str | None
     type: str
     valid: bool
+
+
+class _Named(sa.types.UserDefinedType[Any]):
+    """A type of which no more is known than what a CREATE TABLE calls it."""
+
+    cache_ok = True
+
+    def __init__(self, sql: str) -> None:
+        self.sql = sql
+
+    def get_col_spec(self, **_: Any) -> str:
+        return self.sql
 
 
 class Found(NamedTuple):
@@ -118,7 +131,9 @@ def _found(context: AutogenContext, schema: str | None, table_name: str) -> dict
         target = row.column if row.column is not None else sa.text(escaped(row.expression))
         options = {key: int(value) if value.isdigit() else value for key, value in _pairs(row.reloptions).items()}
         found[row.relname] = Found(
-            VectorIndex(row.relname, table_name, target, row.amname, options, row.opcname, row.condition, schema),
+            VectorIndex(
+                row.relname, table_name, target, row.amname, options, row.opcname, row.condition, schema, row.spcname
+            ),
             definition,
         )
     return found
@@ -176,7 +191,8 @@ def _create_scratch(connection: sa.Connection, table: sa.Table) -> None:
     known = connection.execute(
         sa.select(*(sa.func.to_regtype(type).is_not(None).label(f"c{n}") for n, type in enumerate(types.values())))
     ).one()
-    columns = [sa.Column(column.name, column.type) for column, there in zip(table.columns, known, strict=True) if there]
+    # By the names of their types: an Enum would be created with the table.
+    columns = [sa.Column(name, _Named(type)) for (name, type), there in zip(types.items(), known, strict=True) if there]
     scratch = sa.Table(_SCRATCH, sa.MetaData(), *columns, prefixes=["TEMPORARY"])
     scratch.create(connection, checkfirst=False)
 

@@ -71,6 +71,7 @@ class CreateVectorIndexOp(MigrateOperation):
         cast: str | None = None,
         where: str | None = None,
         schema: str | None = None,
+        tablespace: str | None = None,
         concurrently: bool = False,
         if_not_exists: bool = False,
         replace: bool = False,
@@ -85,6 +86,7 @@ class CreateVectorIndexOp(MigrateOperation):
                 of type vector, or for the type of `cast`. For others say `opclass`.
             cast: what the index holds instead of the column: halfvec(768), or bit(768), which are the signs.
             where: condition of a partial index, as SQL.
+            tablespace: where its files are; that of the database unless told.
             concurrently: without blocking writers, which needs a transaction of its own: what the revision did
                 before is committed. A failure leaves no INVALID index behind, and the revision may run again.
             replace: in the place of the index of that name, if there is one; `concurrently`, that one serves until
@@ -94,7 +96,9 @@ class CreateVectorIndexOp(MigrateOperation):
         """
         given = {"m": m, "ef_construction": ef_construction, "lists": lists}
         options = {key: value for key, value in given.items() if value is not None}
-        index = VectorIndex(index_name, table_name, column_or_expression, method, options, opclass, where, schema)
+        index = VectorIndex(
+            index_name, table_name, column_or_expression, method, options, opclass, where, schema, tablespace
+        )
         settings = {"maintenance_work_mem": maintenance_work_mem, "max_parallel_maintenance_workers": workers}
         index = checked(index, distance, cast)
         operation = cls(
@@ -208,7 +212,8 @@ def _build(operations: Operations, index: VectorIndex, if_not_exists: bool) -> N
 
 def _replace(operations: Operations, index: VectorIndex) -> None:
     """Build under another name, drop the old one, take its name; may be repeated wherever it ended."""
-    new = replace(index, name=f"{index.name[:57]}_ccnew")
+    name = index.name.encode()[:57].decode(errors="ignore")  # what PostgreSQL would cut off of the whole, in bytes
+    new = replace(index, name=f"{name}_ccnew")
     _clear_invalid(operations.migration_context, new)
     operations.impl.drop_index(new.to_index(concurrently=True), if_exists=True)  # it may be of another definition
     _build(operations, new, if_not_exists=False)

@@ -72,6 +72,7 @@ def _create_vector_index(context: AutogenContext, operation: CreateVectorIndexOp
         opclass=index.opclass,
         where=index.where,
         schema=index.schema,
+        tablespace=index.tablespace,
         concurrently=operation.concurrently,
         if_not_exists=operation.if_not_exists,
         replace=operation.replace,

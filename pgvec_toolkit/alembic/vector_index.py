@@ -38,6 +38,7 @@ class VectorIndex:
     opclass: str | None = None
     where: str | None = None
     schema: str | None = None
+    tablespace: str | None = None
 
     def to_index(self, *, concurrently: bool = False) -> sa.Index:
         """Return it as SQLAlchemy has indexes, of a table that has no more than the name."""
@@ -57,6 +58,7 @@ class VectorIndex:
             postgresql_with=dict(self.options),
             postgresql_ops={self.target: self.opclass} if isinstance(self.target, str) and self.opclass else {},
             postgresql_where=None if self.where is None else sa.literal_column(self.where),
+            postgresql_tablespace=self.tablespace,
             postgresql_concurrently=concurrently,
         )
 
@@ -122,6 +124,7 @@ def of_model(index: sa.Index) -> VectorIndex | None:
         (own["ops"] or {}).get(getattr(expression, "key", None)),
         None if where is None else where if isinstance(where, str) else sql_of(where),
         index.table.schema,
+        own["tablespace"],
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -12,6 +13,8 @@ from sqlalchemy import (
     Float,
     Integer,
     Select,
+    Table,
+    TableValuedAlias,
     Text,
     bindparam,
     cast,
@@ -20,18 +23,23 @@ from sqlalchemy import (
     literal_column,
     select,
 )
+from sqlalchemy import text as sql_text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError
 from pgvec_toolkit.orm.conditions import bare, check_names, is_filtered, wanted
-from pgvec_toolkit.orm.known import Mapped, embedder_for, mapped, relation_name, schemas
+from pgvec_toolkit.orm.known import Mapped, embedder_for, mapped, relation_name, schema_of
 from pgvec_toolkit.orm.literal import literal_sql
 from pgvec_toolkit.orm.mapped import VectorColumn, vector_column
 from pgvec_toolkit.orm.nearest import OPTION, check, checked_query, marked
 
 _Model = TypeVar("_Model")
 _Statement = TypeVar("_Statement", bound="Select[*tuple[Any, ...]]")
+_SCHEMA = sql_text(
+    "SELECT n.nspname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.oid = pg_catalog.to_regclass(:relation)"
+)
 
 
 @dataclass(frozen=True)
@@ -89,18 +97,13 @@ def hybrid(
     if query is not None:
         query = checked_query(searched, query)
     key_column = _key(searched, key)
-    hits = func.pgvec._mapped_hybrid(
-        func.pg_catalog.to_regclass(bindparam("pgvec_relation", None, Text)),
-        searched.column.name,
-        text,
-        cast(bindparam("pgvec_query", None, searched.column.type), Text),
-        bindparam("pgvec_k", k, Integer),
+    options = (
         fusion,
         cast(None if weights is None else dict(weights), JSONB(none_as_null=True)),
         cast(depth, Integer),
         cast(recall, Float(53)),
-        bindparam("pgvec_where", None, Text),
-    ).table_valued(column("key", BigInteger), column("score", Float(53)), column("rank", Integer), name="hit")
+    )
+    hits = _hits(searched, text, k, options)
     return (
         select(entity, hits.c.score.label("score"), hits.c.rank.label("rank"))
         .where(marked(searched.named(key_column) == hits.c.key))
@@ -108,6 +111,19 @@ def hybrid(
         .limit(k)
         .execution_options(**{OPTION: Hybrid(searched, text, query, key_column)})
     )
+
+
+def _hits(searched: VectorColumn, text: str, k: int, options: tuple[Any, ...]) -> TableValuedAlias:
+    """Return the hits as a table of a statement; `tuned_hybrid` fills in what is None here."""
+    return func.pgvec._mapped_hybrid(
+        func.pg_catalog.to_regclass(bindparam("pgvec_relation", None, Text)),
+        searched.column.name,
+        text,
+        cast(bindparam("pgvec_query", None, searched.column.type), Text),
+        bindparam("pgvec_k", k, Integer),
+        *options,
+        bindparam("pgvec_where", None, Text),
+    ).table_valued(column("key", BigInteger), column("score", Float(53)), column("rank", Integer), name="hit")
 
 
 def tuned_hybrid(connection: Connection, statement: _Statement, wish: Hybrid) -> _Statement:
@@ -139,11 +155,20 @@ def tuned_hybrid(connection: Connection, statement: _Statement, wish: Hybrid) ->
 
 
 def _where_sql(connection: Connection, statement: Select[Any], searched: VectorColumn, found: Mapped) -> str:
-    """Return the statement's conditions as one on the key of d; it is read with a search_path of its own."""
+    """Return the statement's conditions as one on the key of d; as it is read with another search_path, tables have
+    their schemas.
+    """
     key = searched.named(found.key)
     check_names(statement)
     matching = bare(statement).with_only_columns(key).where(key == literal_column("d.key"))
-    return f"EXISTS ({literal_sql(matching, {None: found.schema, **schemas(connection)})})"
+
+    @cache
+    def named_or_found(table: Table) -> str | None:
+        return schema_of(connection, table) or connection.scalar(
+            _SCHEMA, {"relation": relation_name(connection, table)}
+        )
+
+    return f"EXISTS ({literal_sql(matching, named_or_found)})"
 
 
 def _key(searched: VectorColumn, given: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -45,7 +46,6 @@ class Mapped:
 
     Attributes:
         collection: its name.
-        schema: of the table.
         key: the key column of the table.
         model: the embedder's name; None: vectors come from elsewhere.
         details: what it takes to load the embedder.
@@ -53,7 +53,6 @@ class Mapped:
     """
 
     collection: str
-    schema: str
     key: str
     model: str | None
     details: dict[str, Any]
@@ -128,7 +127,7 @@ def mapped(connection: Connection, searched: VectorColumn) -> Mapped | None:
                 f"column {searched.column} is registered in collection {row.collection!r} with distance "
                 f"{row.distance}, and the model says {searched.distance}"
             )
-        return Mapped(row.collection, row.schema, row.key, row.model, row.details or {}, row.fingerprint)
+        return Mapped(row.collection, row.key, row.model, row.details or {}, row.fingerprint)
 
     return known(connection).mapped.get((_reader(connection), relation, searched.column.name), fetch)
 
@@ -168,7 +167,7 @@ def nearest_text(
                     "column": searched.column.name,
                     "k": numbers[0],
                     "beyond": numbers[1],
-                    "keys": None if keys is None else literal_sql(keys, schemas(connection)),
+                    "keys": None if keys is None else literal_sql(keys, partial(schema_of, connection)),
                     "recall": recall,
                     "ef_search": ef_search,
                 },
@@ -206,13 +205,14 @@ def embedder_for(connection: Connection, searched: VectorColumn) -> Embedder:
 def relation_name(connection: Connection, table: Table) -> str:
     """Return the quoted name of a table, as the connection knows it."""
     preparer = connection.dialect.identifier_preparer
-    schema = schemas(connection).get(table.schema, table.schema)
+    schema = schema_of(connection, table)
     return f"{preparer.quote(schema)}.{preparer.quote(table.name)}" if schema else str(preparer.quote(table.name))
 
 
-def schemas(connection: Connection) -> dict[str | None, str | None]:
-    """Return in which schemas a connection has tables, where it is not as their models say."""
-    return dict(connection.get_execution_options().get("schema_translate_map") or {})
+def schema_of(connection: Connection, table: Table) -> str | None:
+    """Return in which schema a connection has a table; None: in one of its search_path."""
+    translated: dict[str | None, str | None] = connection.get_execution_options().get("schema_translate_map") or {}
+    return translated.get(table.schema, table.schema)
 
 
 @contextmanager

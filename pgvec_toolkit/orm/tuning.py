@@ -41,7 +41,7 @@ def tuned(bind: Session | Connection, statement: _Statement) -> _Statement:
     """Return a statement of `nearest`, `similar_to` or `hybrid` as it is to be run on a connection.
 
     A Session does so by itself; Core needs it: `connection.execute(orm.tuned(connection, nearest(table, query)))`.
-    Other statements are returned as they are.
+    Other statements are returned as they are. What a bindparam() is to be is for `statement.params(…)` to say before.
     """
     connection = bind.connection() if isinstance(bind, Session) else bind
     return _tuned(connection, statement, {})
@@ -78,7 +78,10 @@ def _tune(state: ORMExecuteState) -> Result[Any] | None:
             state._events_todo.append(_tune)
             return state.invoke_statement()
         connection = state.session.connection(bind_arguments=dict(state.bind_arguments))
-        state.statement = _tuned(connection, state.statement, state.local_execution_options)
+        # What is asked of SQL is the text of a search, and has its values in it.
+        given = state.parameters if isinstance(state.parameters, Mapping) else {}
+        statement = state.statement.params(given) if given else state.statement
+        state.statement = _tuned(connection, statement, state.local_execution_options)
     return None
 
 

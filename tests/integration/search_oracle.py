@@ -127,7 +127,7 @@ def by_index(plan: dict[str, Any], name: str) -> list[dict[str, Any]]:
 
 def part(plan: dict[str, Any], name: str) -> dict[str, Any]:
     """Return the plan of a common table expression of the statement."""
-    (found,) = (node for node in nodes(plan) if node.get("Subplan Name") == f"CTE {name}")
+    (found,) = (node for node in nodes(plan) if node.get("Subplan Name") == f"CTE pgvec_{name}")
     return found
 
 
@@ -150,7 +150,7 @@ def course(plan: dict[str, Any], index: str = "docs_dense_hnsw", keys: str = "do
     """Read a plan, given the names of the vector table's indexes."""
     loops = {}
     for name in ("look_rows", "second_look_rows", "found"):
-        if any(node.get("Subplan Name") == f"CTE {name}" for node in nodes(plan)):
+        if any(node.get("Subplan Name") == f"CTE pgvec_{name}" for node in nodes(plan)):
             for scan in by_index(part(plan, name), index):
                 loops[name] = int(scan["Actual Loops"])
     assert len(by_index(plan, index)) == len(loops)  # and nothing else ever scans it

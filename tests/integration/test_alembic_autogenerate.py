@@ -16,14 +16,14 @@ COSINE = {"embedding": "vector_cosine_ops"}
 
 
 def hnsw(name: str = "ix", ops: dict[str, str] | None = None, **options: Any) -> sa.Index:
-    where = options.pop("where", None)
+    own = {f"postgresql_{key}": options.pop(key) for key in ("where", "tablespace") if key in options}
     return sa.Index(
         name,
         "embedding",
         postgresql_using="hnsw",
         postgresql_with=options,
         postgresql_ops=COSINE if ops is None else ops,
-        **({} if where is None else {"postgresql_where": where}),
+        **own,
     )
 
 

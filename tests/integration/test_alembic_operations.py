@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +17,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from pgvector.sqlalchemy import HALFVEC, VECTOR
+from sqlalchemy.dialects.postgresql import DOMAIN
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from pgvec_toolkit import orm
+from pgvec_toolkit.alembic.collection_operations import table_name
 from pgvec_toolkit.alembic.vector_index import VectorIndex, checked
 from pgvec_toolkit.database import Database
 from pgvec_toolkit.errors import ConfigurationError, IndexBuildError
@@ -325,6 +328,56 @@ def test_indexes_alone_are_replaced_without_blocking_writers(project: Project) -
     assert [(name, "m='8'" in sql) for name, _, sql in project.run(INDEXES)] == [("ix", True), ("more", False)]
     project.options["pgvec_concurrently"] = False
     assert "concurrently" not in project.autogenerate(items(hnsw(m=9)))
+
+
+def test_an_index_of_a_long_name_is_replaced(project: Project) -> None:
+    name = "ü" * 31 + "x"  # 63 bytes, to which PostgreSQL would cut a longer one
+    project.run(TABLE)
+    project.run(f'CREATE INDEX "{name}" ON items USING hnsw (embedding vector_cosine_ops)')
+    options = 'distance="cosine", m=8, concurrently=True, replace=True'
+    project.write("1", f'op.create_vector_index("{name}", "items", "embedding", {options})')
+    project.upgrade()
+    assert [(found, "m='8'" in sql) for found, _, sql in project.run(INDEXES)] == [(name, True)]
+
+
+def test_indexes_beside_columns_of_the_users_types_are_compared(project: Project) -> None:
+    def model(m: int) -> sa.MetaData:
+        state = sa.Column("state", sa.Enum("new", "old", name="state"))
+        size = sa.Column("size", sa.Enum("s", "l", name="size", schema="My shop"))
+        return items(state, size, sa.Column("code", DOMAIN("code", sa.Text())), hnsw(m=m))
+
+    project.run('CREATE EXTENSION vector; CREATE SCHEMA "My shop"')
+    model(16).create_all(project.engine)
+    assert project.differences(model(16)) == []
+    assert [[each[0] for each in pair] for pair in project.differences(model(24))] == [["remove_index", "add_index"]]
+
+
+def test_indexes_keep_their_tablespace(project: Project) -> None:
+    name = f"t_alembic_{os.getpid()}"
+    model = items(hnsw(tablespace=name))
+    with psycopg.connect(project.dsn, autocommit=True) as connection:
+        connection.execute("SET allow_in_place_tablespaces = on")
+        connection.execute(f"CREATE TABLESPACE {name} LOCATION ''")
+        try:
+            assert f"tablespace='{name}'" in project.autogenerate(model)
+            project.upgrade()
+            assert project.differences(model) == []
+            _, downgrade = project.autogenerate(items()).split("def downgrade")
+            assert f"tablespace='{name}'" in downgrade
+            project.upgrade()
+            project.downgrade()
+            assert project.run("SELECT tablespace FROM pg_indexes WHERE indexname = 'ix'") == [(name,)]
+        finally:
+            connection.execute("DROP TABLE IF EXISTS items")
+            connection.execute(f"DROP TABLESPACE {name}")
+
+
+def test_a_collection_is_named_as_its_table_however_that_is_written(project: Project) -> None:
+    tables = ["Products", "shop.products", 'shop."Price list"', '"a.b"', '"My.shop" . "It""s"', "ÄRGER", "a$1"]
+    with project.engine.connect() as connection:
+        parse = sa.text("SELECT parse_ident(name) FROM unnest(CAST(:names AS text[])) name")
+        parsed = connection.scalars(parse, {"names": tables})
+        assert [table_name(each) for each in tables] == [parts[-1] for parts in parsed]
 
 
 def test_a_table_of_another_schema_and_a_type_of_the_users(project: Project) -> None:

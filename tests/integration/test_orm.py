@@ -10,7 +10,7 @@ import numpy as np
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import Engine, Select, create_engine, event, func, select, text, update
+from sqlalchemy import Engine, Select, column, create_engine, event, func, select, table, text, update
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import (
     Session,
@@ -122,6 +122,16 @@ def test_matches_far_from_the_query_are_found(shop: Engine) -> None:
         near = truth(Q, k=400)
         statement = orm.nearest(Product, Q).where(Product.id.not_in(near))
         assert recall(ids(session, statement), truth(Q, lambda n: ~np.isin(n + 1, near))) == 1.0
+
+
+def test_tables_may_be_named_as_parts_of_the_search_are(shop: Engine) -> None:
+    with shop.connect() as connection:
+        for name in ("matches", "sample", "estimate", "look"):
+            connection.execute(text(f"CREATE TEMP TABLE {name} ON COMMIT DROP AS SELECT id, stock FROM products"))
+            other = table(name, column("id"), column("stock"))
+            products = Base.metadata.tables["products"]
+            found = orm.nearest(products, Q).join(other, other.c.id == products.c.id).where(other.c.stock < 30)
+            assert [row.id for row in connection.execute(orm.tuned(connection, found))] == truth(Q, lambda n: n < 30)
 
 
 def test_statements_compose(shop: Engine) -> None:
