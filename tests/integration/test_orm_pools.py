@@ -140,6 +140,24 @@ def test_what_was_tuned_is_what_sessions_search_with(shop: Engine, dsn: str) -> 
         assert session.execute(SETTINGS).one() in UNTOUCHED
 
 
+def test_engines_connect_as_they_are_told(dsn: str) -> None:
+    arguments = {"options": "-c statement_timeout=1234", "prepare_threshold": None}
+    asked = select(func.current_setting("statement_timeout"))
+    engine, async_engine = (make(dsn, connect_args=arguments) for make in (orm.engine, orm.async_engine))
+    with engine.connect() as connection:
+        assert connection.scalar(asked) == "1234ms"
+        assert connection.connection.driver_connection.prepare_threshold is None
+    engine.dispose()
+
+    async def connect() -> None:
+        async with async_engine.connect() as connection:
+            assert await connection.scalar(asked) == "1234ms"
+            assert (await connection.get_raw_connection()).driver_connection.prepare_threshold is None
+        await async_engine.dispose()
+
+    asyncio.run(connect())
+
+
 def test_behind_a_transaction_pooler_nothing_is_left_or_lost(shop: Engine, dsn: str) -> None:  # noqa: ARG001
     with (
         tempfile.TemporaryDirectory() as folder,
