@@ -87,6 +87,8 @@ def _check_index(index: IndexSpec, type: str, distance: Distance, dimensions: in
 
 def _indexing(index: IndexSpec, opclass: str) -> Any:
     def attach(column: Column[Any], parent: object) -> None:
+        # A copy of a table, as Table.to_metadata makes it, has its indexes copied after its columns, but for those that
+        # come from a column's flag.
         if isinstance(parent, Table):
             attached = Index(
                 None if "ix" in parent.metadata.naming_convention else f"ix_{parent.name}_{column.name}",
@@ -94,6 +96,7 @@ def _indexing(index: IndexSpec, opclass: str) -> Any:
                 postgresql_using=index.method,
                 postgresql_with=index.options(0),
                 postgresql_ops={column.key: opclass},
+                _column_flag=True,
             )
             assert attached.table is parent
 

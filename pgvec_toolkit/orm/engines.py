@@ -20,18 +20,21 @@ def engine(dsn: str | None = None, **options: Any) -> Engine:
 
     Args:
         dsn: as `pgvec_toolkit.connect` takes it.
-        options: of `sqlalchemy.create_engine`.
+        options: of `sqlalchemy.create_engine`; `connect_args` are those of `psycopg.connect`.
     """
     conninfo = _conninfo(dsn)
-    return create_engine(_URL, creator=lambda: psycopg.connect(conninfo), **options)
+    arguments = options.pop("connect_args", {})  # SQLAlchemy ignores them where it is told how to connect
+    return create_engine(_URL, creator=lambda: psycopg.connect(conninfo, **arguments), **options)
 
 
 def async_engine(dsn: str | None = None, **options: Any) -> AsyncEngine:
     """Return what `engine` does, for an event loop; options are those of `create_async_engine`."""
     from sqlalchemy.ext.asyncio import create_async_engine
 
-    conninfo = _conninfo(dsn)
-    return create_async_engine(_URL, async_creator=lambda: psycopg.AsyncConnection.connect(conninfo), **options)
+    conninfo, arguments = _conninfo(dsn), options.pop("connect_args", {})
+    return create_async_engine(
+        _URL, async_creator=lambda: psycopg.AsyncConnection.connect(conninfo, **arguments), **options
+    )
 
 
 def _conninfo(dsn: str | None) -> str:

@@ -13,6 +13,7 @@ from pgvec_toolkit.embed.texts import embed_texts
 from pgvec_toolkit.errors import EmbeddingError, RejectedText
 from pgvec_toolkit.orm.known import embedder_for
 from pgvec_toolkit.orm.mapped import VectorColumn, vector_columns
+from pgvec_toolkit.orm.waiting import outside
 
 
 class _Stale(NamedTuple):
@@ -77,7 +78,7 @@ def _embed(session: Session, stale: list[_Stale], given: Embedder | None, *, lat
 
 def _vectors(embedder: Embedder, some: list[_Stale]) -> Any:
     try:
-        return embed_texts(embedder, [str(one.text) for one in some])
+        return outside(embed_texts, embedder, [str(one.text) for one in some])
     except RejectedText as error:
         refused = ", ".join(repr(some[position].state.obj()) for position in error.positions[:5])
         raise RejectedText(f"{error} ({refused})", error.positions) from error

@@ -26,13 +26,12 @@ from sqlalchemy import (
 from sqlalchemy import text as sql_text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError
 from pgvec_toolkit.orm.conditions import bare, check_names, is_filtered, wanted
 from pgvec_toolkit.orm.known import Mapped, embedder_for, mapped, relation_name, schema_of
 from pgvec_toolkit.orm.literal import literal_sql
 from pgvec_toolkit.orm.mapped import VectorColumn, vector_column
-from pgvec_toolkit.orm.nearest import OPTION, check, checked_query, marked
+from pgvec_toolkit.orm.nearest import OPTION, check, checked_query, embedded_query, marked
 
 _Model = TypeVar("_Model")
 _Statement = TypeVar("_Statement", bound="Select[*tuple[Any, ...]]")
@@ -141,10 +140,7 @@ def tuned_hybrid(connection: Connection, statement: _Statement, wish: Hybrid) ->
         )
     query = wish.query
     if query is None:
-        embedder = embedder_for(connection, searched)
-        query = checked_query(
-            searched, embedding.checked(embedder.embed_query(wish.text), (embedder.dimensions,), embedder)
-        )
+        query = embedded_query(searched, embedder_for(connection, searched), wish.text)
     values = {
         "pgvec_relation": relation_name(connection, searched.table),
         "pgvec_query": query,

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -19,6 +20,7 @@ from pgvec_toolkit.errors import ConfigurationError, EmbeddingError
 from pgvec_toolkit.orm.conditions import check_names
 from pgvec_toolkit.orm.literal import literal_sql
 from pgvec_toolkit.orm.mapped import VectorColumn
+from pgvec_toolkit.orm.waiting import outside
 from pgvec_toolkit.pool import translated_errors
 from pgvec_toolkit.search.kept import Kept
 
@@ -77,6 +79,7 @@ class Known:
 
 
 _KNOWN: WeakKeyDictionary[Pool, Known] = WeakKeyDictionary()
+_LOADING = Lock()  # a model is large: one at a time
 
 
 def known(connection: Connection) -> Known:
@@ -192,6 +195,16 @@ def embedder_for(connection: Connection, searched: VectorColumn) -> Embedder:
     embedders = known(connection).embedders
     assert found.fingerprint is not None
     if found.fingerprint not in embedders:
+        outside(_load, found, embedders)
+    return embedders[found.fingerprint]
+
+
+def _load(found: Mapped, embedders: dict[str, Embedder]) -> None:
+    assert found.model is not None
+    assert found.fingerprint is not None
+    with _LOADING:
+        if found.fingerprint in embedders:  # another thread was first
+            return
         loaded = kinds.load(found.model, found.details)
         if fingerprint(loaded) != found.fingerprint:
             raise EmbeddingError(
@@ -199,7 +212,6 @@ def embedder_for(connection: Connection, searched: VectorColumn) -> Embedder:
                 "another fingerprint, so its vectors cannot be compared with them"
             )
         embedders[found.fingerprint] = loaded
-    return embedders[found.fingerprint]
 
 
 def relation_name(connection: Connection, table: Table) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar, overload
 
 from sqlalchemy import BindParameter, ColumnElement, FromClause, Select, and_, bindparam, inspect, literal, or_, select
 from sqlalchemy.orm import InstanceState
 
 from pgvec_toolkit.embed import base as embedding
+from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.orm.mapped import VectorColumn, vector_column
 from pgvec_toolkit.orm.types import Unembedded
+from pgvec_toolkit.orm.waiting import outside
 from pgvec_toolkit.search.options import MOST_ROWS
 from pgvec_toolkit.vectors import vector_type
 
@@ -85,7 +88,7 @@ def nearest(
 
     Args:
         entity: the model, an alias of it, or a Core table.
-        query: a vector, or a text, which is embedded by the column's embedder or that of the collection.
+        query: a vector, or a text, which the column's embedder or that of the collection embeds when it runs.
         k: how many.
         within: the largest distance.
         min_similarity: the smallest similarity; the same threshold in other words.
@@ -128,16 +131,21 @@ def similar_to(
 
 
 def query_bound(searched: VectorColumn, query: Any) -> BindParameter[Any]:
-    """Return a query in the column's own type, checked; a text is embedded, here or when it runs."""
+    """Return a query in the column's own type, checked; a text is embedded when it runs, so not by an event loop."""
     if isinstance(query, str) and searched.type != "bit":
         if not query.strip():
             raise ConfigurationError("the query is empty")
-        if searched.embedder is None:
-            return bindparam(None, Unembedded(query), type_=searched.column.type, unique=True)
-        query = embedding.checked(
-            searched.embedder.embed_query(query), (searched.embedder.dimensions,), searched.embedder
-        )
-    return bindparam(None, checked_query(searched, query), type_=searched.column.type, unique=True)
+        embedder = searched.embedder
+        query = Unembedded(query, None if embedder is None else partial(embedded_query, searched, embedder))
+    else:
+        query = checked_query(searched, query)
+    return bindparam(None, query, type_=searched.column.type, unique=True)
+
+
+def embedded_query(searched: VectorColumn, embedder: Embedder, text: str) -> Any:
+    """Return the vector of a text, as the column's type takes it."""
+    vector = embedding.checked(outside(embedder.embed_query, text), (embedder.dimensions,), embedder)
+    return checked_query(searched, vector)
 
 
 def checked_query(searched: VectorColumn, query: Any) -> Any:

@@ -13,12 +13,11 @@ from typing import Any, TypeVar
 from sqlalchemy import BindParameter, ColumnElement, Connection, Result, Select, event, literal_column, text, tuple_
 from sqlalchemy.orm import ORMExecuteState, Session
 
-from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.orm.conditions import bare, is_filtered
 from pgvec_toolkit.orm.conditions import wanted as wanted_rows
 from pgvec_toolkit.orm.hybrid import Hybrid, tuned_hybrid
 from pgvec_toolkit.orm.known import asking, embedder_for, mapped, nearest_text
-from pgvec_toolkit.orm.nearest import OPTION, Nearest, checked_query, is_marked, marked
+from pgvec_toolkit.orm.nearest import OPTION, Nearest, embedded_query, is_marked, marked
 from pgvec_toolkit.orm.splice import Among
 from pgvec_toolkit.orm.types import Unembedded
 
@@ -86,13 +85,12 @@ def _tune(state: ORMExecuteState) -> Result[Any] | None:
 
 
 def _embedded(connection: Connection, statement: _Statement, wish: Nearest) -> _Statement:
-    """Return the statement with a vector where it has a text that nobody could embed until now."""
+    """Return the statement with a vector where it has a text."""
     query = _query(statement)
     if not isinstance(query.value, Unembedded):
         return statement
     embedder = embedder_for(connection, wish.searched)
-    vector = embedding.checked(embedder.embed_query(str(query.value)), (embedder.dimensions,), embedder)
-    return statement.params({query.key: checked_query(wish.searched, vector)})
+    return statement.params({query.key: embedded_query(wish.searched, embedder, query.value.text)})
 
 
 def _tuned_nearest(connection: Connection, statement: _Statement, wish: Nearest, wanted: int) -> _Statement:

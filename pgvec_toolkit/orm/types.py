@@ -23,18 +23,27 @@ Embedding = NDArray[np.float32]
 _Processor = Callable[[Any], Any]
 
 
-class Unembedded(str):
-    """A text in the place of a query, to be embedded by the embedder that the database knows."""
+class Unembedded:
+    """A text in the place of a query, which is embedded when the statement runs.
 
-    __slots__ = ()
+    Args:
+        text: the text.
+        embed: returns its vector, where the model says by which embedder; None: the database knows.
+    """
+
+    def __init__(self, text: str, embed: Callable[[str], Any] | None) -> None:
+        self.text = text
+        self.embed = embed
 
 
 def _bound(name: str, dimensions: int | None, value: Any) -> Any:
     """Return a vector in the form that a batch has, or say what is wrong with it, before anything is sent."""
-    if isinstance(value, Unembedded):
+    if isinstance(value, Unembedded) and value.embed is not None:  # of a statement within another one, or of Core
+        value = value.embed(value.text)
+    elif isinstance(value, Unembedded):
         raise ConfigurationError(
-            f"the query is a text, {value[:60]!r}, and has not been embedded: run the statement in a Session, or first "
-            "give it to orm.tuned(connection, statement); or give the model an embedder"
+            f"the query is a text, {value.text[:60]!r}, and has not been embedded: run the statement in a Session, or "
+            "first give it to orm.tuned(connection, statement); or give the model an embedder"
         )
     if dimensions is None:  # a column of any dimensions
         dimensions = value.dimensions() if hasattr(value, "dimensions") else len(value)

@@ -5,20 +5,31 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import Engine, NullPool, event, func, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.orm import Session, selectinload, with_loader_criteria
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    mapped_column,
+    selectinload,
+    with_loader_criteria,
+)
 
 from pgvec_toolkit import orm
 from pgvec_toolkit.database import Database
 from tests.integration.orm_shop import VECTORS, Category, Product, engine_of, fill, truth
 from tests.pooler import pgbouncer
+from tests.words import WordEmbedder
 
 Q = VECTORS[77]
 NAME = f"t_orm_pools_{os.getpid()}"
@@ -26,6 +37,31 @@ SETTINGS = select(
     *(func.current_setting(name, True) for name in ("hnsw.ef_search", "hnsw.iterative_scan", "hnsw.max_scan_tuples"))
 )
 UNTOUCHED = [("40", "off", "20000"), (None, None, None)]
+
+
+class Patient(WordEmbedder):
+    """Embeds once an event loop has had its turn meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.turn = threading.Event()
+
+    def embed_query(self, text: str) -> NDArray[np.float32]:
+        assert self.turn.wait(5), "the event loop stands still"
+        return super().embed_query(text)
+
+
+PATIENT = Patient()
+
+
+class Notes(DeclarativeBase):
+    """A model that embeds for itself."""
+
+
+class Note(orm.Embedded, Notes, text="body", embedder=PATIENT):
+    __tablename__ = "notes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    body: Mapped[str]
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +119,36 @@ def test_an_async_session_searches_as_a_session_does(shop: Engine) -> None:
     asyncio.run(searches())
 
 
+def test_the_event_loop_goes_on_while_texts_are_embedded(shop: Engine) -> None:
+    PATIENT.turn.set()
+    Notes.metadata.create_all(shop)
+    with Session(shop) as registering:
+        orm.register(registering, Note, keywords=True)
+        registering.commit()
+
+    async def searches() -> None:
+        loop = asyncio.get_running_loop()
+        engine = create_async_engine(shop.url)
+        make = async_sessionmaker(engine, sync_session_class=type("Embedding", (Session,), {}))
+        orm.embed_on_flush(make.kw["sync_session_class"])
+
+        async def meanwhile(awaitable: Awaitable[Any]) -> Any:
+            PATIENT.turn.clear()
+            loop.call_soon(loop.call_soon, PATIENT.turn.set)
+            return await awaitable
+
+        async with make() as session:
+            session.add(Note(body="red lamp"))
+            await meanwhile(session.flush())
+            nearest = orm.nearest(Note, "red lamp")
+            assert (await meanwhile(session.scalars(nearest))).one().body == "red lamp"
+            assert await meanwhile(session.scalar(select(func.count()).select_from(nearest.subquery()))) == 1
+            assert (await meanwhile(session.scalars(orm.hybrid(Note, "red lamp")))).one().body == "red lamp"
+        await engine.dispose()
+
+    asyncio.run(searches())
+
+
 def test_what_was_tuned_is_what_sessions_search_with(shop: Engine, dsn: str) -> None:
     with Database(dsn) as db, Session(shop) as session:
         db.collection("products").tune(recall=0.9, k=7, progress=False)
@@ -91,6 +157,24 @@ def test_what_was_tuned_is_what_sessions_search_with(shop: Engine, dsn: str) -> 
         assert session.scalar(select(func.current_setting("hnsw.ef_search"))) == str(setting)
         session.rollback()
         assert session.execute(SETTINGS).one() in UNTOUCHED
+
+
+def test_engines_connect_as_they_are_told(dsn: str) -> None:
+    arguments = {"options": "-c statement_timeout=1234", "prepare_threshold": None}
+    asked = select(func.current_setting("statement_timeout"))
+    engine, async_engine = (make(dsn, connect_args=arguments) for make in (orm.engine, orm.async_engine))
+    with engine.connect() as connection:
+        assert connection.scalar(asked) == "1234ms"
+        assert connection.connection.driver_connection.prepare_threshold is None
+    engine.dispose()
+
+    async def connect() -> None:
+        async with async_engine.connect() as connection:
+            assert await connection.scalar(asked) == "1234ms"
+            assert (await connection.get_raw_connection()).driver_connection.prepare_threshold is None
+        await async_engine.dispose()
+
+    asyncio.run(connect())
 
 
 def test_behind_a_transaction_pooler_nothing_is_left_or_lost(shop: Engine, dsn: str) -> None:  # noqa: ARG001

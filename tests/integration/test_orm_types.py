@@ -169,6 +169,15 @@ def test_indexes_are_those_that_were_declared(dsn: str) -> None:
             assert connection.execute(orm.nearest(table, [1, 2, 3], space="title")).all() == []
 
 
+def test_a_copied_table_has_its_indexes_once(dsn: str) -> None:
+    copies = MetaData()
+    for table in Base.metadata.tables.values():
+        assert len(table.to_metadata(copies).indexes) == len(table.indexes)
+    with engine_of(dsn) as engine:
+        copies.create_all(engine)
+        assert len(inspect(engine).get_indexes("pictures")) == 3
+
+
 def test_models_of_all_kinds_have_the_column(dsn: str) -> None:
     assert inspect(Letter).columns.embedding.type.dim == 8
     assert inspect(Letter).columns.embedding.info["pgvec"].embedder.name == "test/words"
