@@ -128,11 +128,14 @@ sample: TABLESAMPLE and its arguments, if some rows will do.';
 CREATE OR REPLACE FUNCTION pgvec._keyword_table(owner pgvec.collections, suffix text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce((SELECT format('%I.%I', r.home, owner.name || suffix) FROM pgvec.registered_tables r WHERE r.collection_id = owner.id),
+    SELECT coalesce((SELECT format('%I.%I', n.nspname, c.relname) FROM pgvec.keyword_indexes i
+                     JOIN pg_class c ON c.oid = CASE suffix WHEN '_keywords' THEN i.keywords ELSE i.lexemes END
+                     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.collection_id = owner.id),
                     format('%I.%I', owner.schema_name, owner.table_name || suffix))
 $$;
 COMMENT ON FUNCTION pgvec._keyword_table(pgvec.collections, text) IS
-'A table of the keyword index of a collection, _keywords or _lexemes: it is called after the chunk table, or after the collection that a table was registered as.';
+'A table of the keyword index of a collection, _keywords or _lexemes: it is called after the chunk table,
+or, for a registered table, as the catalogue knows it.';
 
 CREATE OR REPLACE FUNCTION pgvec._ids_sql(owner pgvec.collections, ids text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

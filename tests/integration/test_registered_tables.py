@@ -326,6 +326,15 @@ def test_everything_may_be_renamed(shop: Connection) -> None:
     assert found(shop) == before[0]
 
 
+def test_a_schema_may_be_renamed_with_its_keyword_index(shop: Connection) -> None:
+    shop.execute("SELECT pgvec.create_keyword_index('products')")
+    shop.execute("ALTER SCHEMA shop RENAME TO depot")
+    shop.execute("UPDATE depot.products SET description = 'a sextant' WHERE id = 5")
+    assert [text for text, *_ in ranking(shop, "products", "sextant")] == ["a sextant"]
+    shop.execute("SELECT pgvec.unregister_table('products')")
+    assert shop.execute("SELECT count(*) FROM pg_class WHERE relname ~ 'products_(key|lex)'").fetchone() == (0,)
+
+
 def test_what_is_gone_is_told(shop: Connection) -> None:
     shop.execute("SELECT pgvec.create_keyword_index('products')")
     told = "SELECT finding FROM pgvec.check_health() WHERE severity = 'error' AND subject = 'collection products'"
@@ -366,6 +375,12 @@ def test_dropping_leaves_the_table(shop: Connection) -> None:
             "SELECT count(*) FROM pg_class WHERE relname ~ 'products_(keywords|lexemes)'"
         ).fetchone() == (0,)
         shop.execute("SELECT pgvec.register_table('shop.products', text => 'description')")
+
+
+def test_unregistering_drops_what_pgvec_made_alone(shop: Connection) -> None:
+    shop.execute("CREATE TABLE shop.products_keywords (word text); CREATE TABLE shop.products_lexemes (word text)")
+    shop.execute("SELECT pgvec.unregister_table('products')")
+    assert shop.execute("SELECT count(*) FROM pg_class WHERE relname ~ '^products_(key|lex)'").fetchone() == (2,)
 
 
 # -- what cannot be --------------------------------------------------------------------------------
