@@ -544,6 +544,29 @@ def test_who_may_write_the_table_keeps_its_index(shop: Connection) -> None:
     assert (code, "GRANT USAGE ON SCHEMA pgvec TO guest;" in message) == ("PV005", True)
 
 
+def test_an_update_of_other_columns_does_not_compare_each_row_with_each(shop: Connection) -> None:
+    shop.execute("SELECT pgvec.create_keyword_index('products')")
+    plans: list[str] = []
+    shop.add_notice_handler(lambda notice: plans.append(notice.message_detail or ""))
+    shop.execute("SET LOCAL debug_print_plan = on; SET LOCAL client_min_messages = log")
+    shop.execute("UPDATE shop.products SET stock = 1")
+    compared = [plan for plan in plans if ":enrname old_rows" in plan]
+    assert len(compared) == 1
+    assert "NESTLOOP" not in compared[0]
+
+
+def test_writes_go_on_whatever_happens_to_the_text(shop: Connection) -> None:
+    shop.execute('ALTER TABLE shop.products RENAME id TO "100%s"; ALTER TABLE shop.products RENAME description TO "%I"')
+    shop.execute("SELECT pgvec.unregister_table('products')")
+    shop.execute("SELECT pgvec.register_table('shop.products', text => '%I', keywords => true)")
+    shop.execute("""UPDATE shop.products SET "%I" = 'a sextant' WHERE "100%s" = 5""")
+    assert [text for text, *_ in ranking(shop, "products", "sextant")] == ["a sextant"]
+    shop.execute('ALTER TABLE shop.products DROP "%I"')
+    shop.execute('UPDATE shop.products SET stock = 1; DELETE FROM shop.products WHERE "100%s" > 5')
+    told = shop.execute("SELECT finding FROM pgvec.check_health() WHERE subject = 'collection products'").fetchall()
+    assert "column '%I' of table shop.products is gone" in str(told)
+
+
 def test_names_that_are_taken(shop: Connection) -> None:
     shop.execute("CREATE TABLE shop.products_lexemes ()")
     assert error(shop, "SELECT pgvec.create_keyword_index('products')")[0] == "PV002"
