@@ -157,8 +157,8 @@ BEGIN
     INSERT INTO pgvec.collections AS c (name, schema_name, table_name, language)
     VALUES (name_, its.nspname, its.relname, register_table.language)
     RETURNING c.id, c.name, c.schema_name, c.table_name, c.language, c.created_at INTO owner;
-    INSERT INTO pgvec.registered_tables (collection_id, relation, key_column, id_column, text_column, metadata_column, attnums)
-    VALUES (owner.id, register_table.relation, key_, coalesce(register_table.id, key_), register_table.text, register_table.metadata, ARRAY[
+    INSERT INTO pgvec.registered_tables (collection_id, relation, relation_number, key_column, id_column, text_column, metadata_column, attnums)
+    VALUES (owner.id, register_table.relation, register_table.relation, key_, coalesce(register_table.id, key_), register_table.text, register_table.metadata, ARRAY[
         pgvec._check_registered_column(register_table.relation, 'key', key_, NULL),
         pgvec._check_registered_column(register_table.relation, 'id', coalesce(register_table.id, key_), NULL),
         pgvec._check_registered_column(register_table.relation, 'text', register_table.text, '{text,varchar,bpchar}'),

@@ -67,13 +67,13 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     -- The arguments, for a registered table: schema and stem of the index, language, name and number of the columns for key and text, the
-    -- number of the table of keywords. No catalogue of pgvec's is read: who writes rows need not have rights there.
+    -- numbers of the table of keywords and of the table. No catalogue of pgvec's is read: who writes rows need not have rights there.
     stem     text := coalesce(TG_ARGV[1], TG_TABLE_NAME);
     home     text := CASE TG_NARGS WHEN 0 THEN TG_TABLE_SCHEMA ELSE pgvec._keyword_home(stem, TG_ARGV[7]::oid, TG_ARGV[0], TG_TABLE_SCHEMA) END;
     keywords text := format('%I.%I', home, stem || '_keywords');
     lexemes  text := format('%I.%I', home, stem || '_lexemes');
-    key      name := pgvec._column_now(TG_RELID, TG_ARGV[3], TG_ARGV[4]::smallint);
-    written  name := pgvec._column_now(TG_RELID, TG_ARGV[5], TG_ARGV[6]::smallint);
+    key      name := pgvec._column_now(TG_RELID, TG_ARGV[3], CASE WHEN TG_RELID = TG_ARGV[8]::oid THEN TG_ARGV[4]::smallint END);
+    written  name := pgvec._column_now(TG_RELID, TG_ARGV[5], CASE WHEN TG_RELID = TG_ARGV[8]::oid THEN TG_ARGV[6]::smallint END);
     read     text := CASE WHEN key IS NOT NULL AND written IS NOT NULL THEN format(
         '(SELECT r.%I AS key, r.%I::text AS text, to_tsvector(%L::regconfig, left(coalesce(r.%2$I, ''''), 250000)) AS tsv FROM ', key, written, TG_ARGV[2]) END;
     olds     text := coalesce(read || 'old_rows r)', 'old_rows');
@@ -194,7 +194,7 @@ BEGIN
     PERFORM pgvec._create_triggers(chunks, 'pgvec_keywords_', format('pgvec.keep_keywords(%s)', CASE WHEN r.collection_id IS NOT NULL THEN (
                 SELECT string_agg(quote_literal(a), ', ' ORDER BY o)
                 FROM unnest(ARRAY[home, stem, owner.language, r.key_column, r.attnums[1]::text, r.text_column, r.attnums[3]::text,
-                                  pgvec._relation(home, stem || '_keywords')::oid::text]) WITH ORDINALITY u (a, o)) END)),
+                                  pgvec._relation(home, stem || '_keywords')::oid::text, r.relation_number::text]) WITH ORDINALITY u (a, o)) END)),
             pgvec._fill_keyword_index(owner);
     -- A small pending list: each search reads all of it.
     EXECUTE format('CREATE INDEX ON %I.%I USING gin (lexemes) WITH (gin_pending_list_limit = 1024)', home, stem || '_keywords');

@@ -17,6 +17,7 @@ TABLES = """
 CREATE TABLE pgvec.registered_tables (
     collection_id   integer PRIMARY KEY REFERENCES pgvec.collections ON DELETE CASCADE,
     relation        regclass NOT NULL UNIQUE,
+    relation_number oid NOT NULL,
     key_column      name NOT NULL,
     id_column       name NOT NULL,
     text_column     name,
@@ -25,7 +26,8 @@ CREATE TABLE pgvec.registered_tables (
 );
 COMMENT ON TABLE pgvec.registered_tables IS
 'Collections whose chunk table and vector tables are one table of a user''s. attnums: of the four columns, which are
-followed if they are called otherwise now.';
+followed if they are called otherwise now; relation_number: of the table when it was registered. Where a dump was
+restored it is another, and columns have other numbers, too.';
 
 ALTER TABLE pgvec.keyword_indexes ADD COLUMN keywords regclass, ADD COLUMN lexemes regclass,
     ADD CHECK ((keywords IS NULL) = (lexemes IS NULL));

@@ -335,6 +335,29 @@ def test_a_schema_may_be_renamed_with_its_keyword_index(shop: Connection) -> Non
     assert shop.execute("SELECT count(*) FROM pg_class WHERE relname ~ 'products_(key|lex)'").fetchone() == (0,)
 
 
+def test_a_restored_table_has_other_numbers(shop: Connection) -> None:
+    """A restore leaves out the numbers of dropped columns."""
+    columns = "id bigint PRIMARY KEY, {}price text, says text, embedding vector(2)"
+    shop.execute(f"CREATE TABLE t ({columns.format('gone text, ')})".encode())
+    shop.execute("ALTER TABLE t RENAME price TO description")
+    shop.execute("SELECT pgvec.register_table('t', text => 'description', keywords => true)")
+    shop.execute("ALTER TABLE t DROP gone; ALTER TABLE t RENAME description TO price")
+    triggers = shop.execute(
+        "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = 't'::regclass AND tgname ~ 'keywords'"
+    ).fetchall()
+    shop.execute("DROP TABLE t")
+    shop.execute(f"CREATE TABLE t ({columns.format('')})".encode())
+    for (trigger,) in triggers:
+        shop.execute(trigger)
+    shop.execute(
+        "UPDATE pgvec.registered_tables SET relation = 't'::regclass WHERE relation <> 'shop.products'::regclass"
+    )
+    shop.execute("INSERT INTO t VALUES (1, '3', 'hush', '[1, 0]')")
+    assert shop.execute("SELECT count(*) FROM t_keywords").fetchone() == (0,)
+    code, message = error(shop, "SELECT * FROM pgvec.search('t', '[1, 0]')")
+    assert (code, "column 'description' of table public.t is gone" in message) == ("PV001", True)
+
+
 def test_what_is_gone_is_told(shop: Connection) -> None:
     shop.execute("SELECT pgvec.create_keyword_index('products')")
     told = "SELECT finding FROM pgvec.check_health() WHERE severity = 'error' AND subject = 'collection products'"
