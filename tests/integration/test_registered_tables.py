@@ -468,8 +468,13 @@ def test_a_table_is_registered_once_and_a_view_never(shop: Connection) -> None:
 
 def test_unknown_fields_are_errors(shop: Connection) -> None:
     search = "SELECT * FROM pgvec.search('products', '[1,2,3,4,5,6,7,8]', filter => '{}')"
-    for field, message in (("place", "which filters cannot compare"), ("key", "cannot be filtered on")):
-        code, told = error(shop, search.replace("{}", json.dumps({field: 1})))
+    for field, value, message in (
+        ("place", 1, "which filters cannot compare"),
+        ("key", 1, "cannot be filtered on"),
+        ("id", "abc", "field 'id' is of type uuid"),
+        ("document_id", {"$like": "a%"}, "field 'document_id' is of type uuid"),
+    ):
+        code, told = error(shop, search.replace("{}", json.dumps({field: value})))
         assert (code, message in told) == ("PV004", True)
     shop.execute("SELECT pgvec.unregister_table('products'), pgvec.register_table('shop.products')")
     code, told = error(shop, search.replace("{}", '{"colour": 1}'))
