@@ -167,7 +167,7 @@ AS $$
       AND a.attname <> ALL ('{key,id,document_id,position,text,metadata,tsv}') AND NOT starts_with(a.attname, 'pgvec_promoting_')
       -- The others of a registered table; but what is shown as a part of the chunk is not shown twice.
       AND (r.relation IS NULL OR pgvec._is_filterable(a.atttypid) AND a.attname <> ALL (ARRAY[r.key_column, r.id_column, coalesce(r.text_column, ''), 'pgvec_id'])
-                                 AND a.attnum <> ALL (array_remove(r.attnums, NULL)))
+                                 AND (r.relation <> r.relation_number OR a.attnum <> ALL (array_remove(r.attnums, NULL))))
     ORDER BY a.attnum
 $$;
 COMMENT ON FUNCTION pgvec._columns(regclass) IS

@@ -2,6 +2,7 @@
 --
 -- What statements read is a subquery that calls its columns as those of a chunk table, or of a vector table; the planner sees through it, so that
 -- indexes on the columns serve. Names are looked up each time: by the name that was registered, or, if there is no such column, as it is called now.
+-- That is told by the column's number, which counts as long as the table has the one it was registered with: a restored dump numbers both anew.
 
 CREATE OR REPLACE FUNCTION pgvec._column_now(relation regclass, name name, attnum smallint) RETURNS name
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
@@ -10,7 +11,7 @@ AS $$
     WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND (a.attname = _column_now.name OR a.attnum = _column_now.attnum)
     ORDER BY a.attname = _column_now.name DESC LIMIT 1
 $$;
-COMMENT ON FUNCTION pgvec._column_now(regclass, name, smallint) IS 'What a column is called now, after a rename, or a restored dump; NULL if it is gone.';
+COMMENT ON FUNCTION pgvec._column_now(regclass, name, smallint) IS 'What a column is called now, after a rename; NULL if it is gone. attnum: NULL if it does not count.';
 
 CREATE OR REPLACE FUNCTION pgvec._registered(collection_id integer) RETURNS pgvec.registered_tables
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
@@ -24,6 +25,9 @@ BEGIN
         RETURN NULL;
     END IF;
     named := r;
+    IF r.relation <> r.relation_number THEN
+        r.attnums := '{}';
+    END IF;
     r.key_column := pgvec._column_now(r.relation, r.key_column, r.attnums[1]);
     r.id_column := pgvec._column_now(r.relation, r.id_column, r.attnums[2]);
     r.text_column := pgvec._column_now(r.relation, r.text_column, r.attnums[3]);
@@ -56,7 +60,7 @@ BEGIN
     END IF;
     SELECT r.relation, c.relname, e."column", t.type, t.dimensions INTO found
     FROM pgvec.registered_tables r LEFT JOIN pg_class c ON c.oid = r.relation
-    CROSS JOIN LATERAL (SELECT pgvec._column_now(r.relation, space.embedding_column, space.embedding_attnum) AS "column") e
+    CROSS JOIN LATERAL (SELECT pgvec._column_now(r.relation, space.embedding_column, CASE WHEN r.relation = r.relation_number THEN space.embedding_attnum END) AS "column") e
     CROSS JOIN LATERAL pgvec._vector_column(r.relation, e."column") t
     WHERE r.collection_id = space.collection_id;
     IF found.relname IS NULL THEN
@@ -128,11 +132,14 @@ sample: TABLESAMPLE and its arguments, if some rows will do.';
 CREATE OR REPLACE FUNCTION pgvec._keyword_table(owner pgvec.collections, suffix text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce((SELECT format('%I.%I', r.home, owner.name || suffix) FROM pgvec.registered_tables r WHERE r.collection_id = owner.id),
+    SELECT coalesce((SELECT format('%I.%I', n.nspname, c.relname) FROM pgvec.keyword_indexes i
+                     JOIN pg_class c ON c.oid = CASE suffix WHEN '_keywords' THEN i.keywords ELSE i.lexemes END
+                     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.collection_id = owner.id),
                     format('%I.%I', owner.schema_name, owner.table_name || suffix))
 $$;
 COMMENT ON FUNCTION pgvec._keyword_table(pgvec.collections, text) IS
-'A table of the keyword index of a collection, _keywords or _lexemes: it is called after the chunk table, or after the collection that a table was registered as.';
+'A table of the keyword index of a collection, _keywords or _lexemes: it is called after the chunk table,
+or, for a registered table, as the catalogue knows it.';
 
 CREATE OR REPLACE FUNCTION pgvec._ids_sql(owner pgvec.collections, ids text) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp

@@ -157,8 +157,8 @@ BEGIN
     INSERT INTO pgvec.collections AS c (name, schema_name, table_name, language)
     VALUES (name_, its.nspname, its.relname, register_table.language)
     RETURNING c.id, c.name, c.schema_name, c.table_name, c.language, c.created_at INTO owner;
-    INSERT INTO pgvec.registered_tables (collection_id, relation, home, key_column, id_column, text_column, metadata_column, attnums)
-    VALUES (owner.id, register_table.relation, its.nspname, key_, coalesce(register_table.id, key_), register_table.text, register_table.metadata, ARRAY[
+    INSERT INTO pgvec.registered_tables (collection_id, relation, relation_number, key_column, id_column, text_column, metadata_column, attnums)
+    VALUES (owner.id, register_table.relation, register_table.relation, key_, coalesce(register_table.id, key_), register_table.text, register_table.metadata, ARRAY[
         pgvec._check_registered_column(register_table.relation, 'key', key_, NULL),
         pgvec._check_registered_column(register_table.relation, 'id', coalesce(register_table.id, key_), NULL),
         pgvec._check_registered_column(register_table.relation, 'text', register_table.text, '{text,varchar,bpchar}'),
@@ -208,6 +208,7 @@ AS $$
 DECLARE
     r       pgvec.registered_tables;
     present text;
+    each    text;
 BEGIN
     SELECT t.* INTO r FROM pgvec.collections c JOIN pgvec.registered_tables t ON t.collection_id = c.id WHERE c.name = unregister_table.name;
     IF r.collection_id IS NULL THEN
@@ -218,7 +219,11 @@ BEGIN
     IF present IS NOT NULL AND EXISTS (SELECT FROM pgvec.keyword_indexes i WHERE i.collection_id = r.collection_id) THEN
         PERFORM pgvec._drop_triggers(present, 'pgvec_keywords_');
     END IF;
-    EXECUTE format('DROP TABLE IF EXISTS %I.%I, %1$I.%3$I', r.home, name || '_keywords', name || '_lexemes');
+    -- Only what an index is known to have: without one, tables of such names are others'.
+    FOR each IN SELECT format('%I.%I', n.nspname, c.relname) FROM pgvec.keyword_indexes i JOIN pg_class c ON c.oid IN (i.keywords, i.lexemes)
+                JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.collection_id = r.collection_id LOOP
+        EXECUTE 'DROP TABLE ' || each;
+    END LOOP;
     DELETE FROM pgvec.collections c WHERE c.id = r.collection_id;
 END $$;
 COMMENT ON FUNCTION pgvec.unregister_table(text) IS

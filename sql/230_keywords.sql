@@ -51,21 +51,33 @@ COMMENT ON FUNCTION pgvec.keyword_terms(tsvector, integer[]) IS
 the number of each lexeme; terms: which occurs once, twice, three times, four or five, six to nine times, more often.
 Example: SELECT length FROM pgvec.keyword_terms(to_tsvector(''english'', ''Rotating the credentials''));';
 
+CREATE OR REPLACE FUNCTION pgvec._keyword_home(stem text, number oid, schema_then text, schema_of_table text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    -- A schema may be renamed, which keeps the number, and a dump restored, which does not.
+    SELECT coalesce((SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                     WHERE c.relname = stem || '_keywords' AND (c.oid = number OR n.nspname IN (schema_then, schema_of_table))
+                     ORDER BY c.oid = number DESC, n.nspname = schema_then DESC LIMIT 1), schema_then)
+$$;
+COMMENT ON FUNCTION pgvec._keyword_home(text, oid, text, text) IS
+'The schema that the keyword index of a registered table is in now, number being its table''s when it was built.';
+
 CREATE OR REPLACE FUNCTION pgvec.keep_keywords() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    -- The arguments, for a registered table: schema and stem of the index, language, name and number of the columns for key and text. No
-    -- catalogue is read: who writes rows need not have rights there.
-    home     text := coalesce(TG_ARGV[0], TG_TABLE_SCHEMA);
+    -- The arguments, for a registered table: schema and stem of the index, language, name and number of the columns for key and text, the
+    -- numbers of the table of keywords and of the table. No catalogue of pgvec's is read: who writes rows need not have rights there.
     stem     text := coalesce(TG_ARGV[1], TG_TABLE_NAME);
+    home     text := CASE TG_NARGS WHEN 0 THEN TG_TABLE_SCHEMA ELSE pgvec._keyword_home(stem, TG_ARGV[7]::oid, TG_ARGV[0], TG_TABLE_SCHEMA) END;
     keywords text := format('%I.%I', home, stem || '_keywords');
     lexemes  text := format('%I.%I', home, stem || '_lexemes');
-    rows     text := CASE WHEN TG_NARGS > 0 AND TG_OP <> 'TRUNCATE' THEN format(
-        '(SELECT r.%I AS key, r.%I::text AS text, to_tsvector(%L::regconfig, left(coalesce(r.%2$I, ''''), 250000)) AS tsv FROM %%s r)',
-        pgvec._column_now(TG_RELID, TG_ARGV[3], TG_ARGV[4]::smallint), pgvec._column_now(TG_RELID, TG_ARGV[5], TG_ARGV[6]::smallint), TG_ARGV[2]) ELSE '%s' END;
-    olds     text := format(rows, 'old_rows');
-    news     text := format(rows, 'new_rows');
+    key      name := pgvec._column_now(TG_RELID, TG_ARGV[3], CASE WHEN TG_RELID = TG_ARGV[8]::oid THEN TG_ARGV[4]::smallint END);
+    written  name := pgvec._column_now(TG_RELID, TG_ARGV[5], CASE WHEN TG_RELID = TG_ARGV[8]::oid THEN TG_ARGV[6]::smallint END);
+    read     text := CASE WHEN key IS NOT NULL AND written IS NOT NULL THEN format(
+        '(SELECT r.%I AS key, r.%I::text AS text, to_tsvector(%L::regconfig, left(coalesce(r.%2$I, ''''), 250000)) AS tsv FROM ', key, written, TG_ARGV[2]) END;
+    olds     text := coalesce(read || 'old_rows r)', 'old_rows');
+    news     text := coalesce(read || 'new_rows r)', 'new_rows');
     -- Words that have not changed need no writing; but where they are not stored, to look for them costs more than to compare the texts.
     words    text := CASE TG_NARGS WHEN 0 THEN 'o.tsv <> n.tsv' ELSE 'o.text <> n.text' END;
     -- An UPDATE of other columns changes nothing here.
@@ -80,7 +92,12 @@ BEGIN
         EXECUTE format('TRUNCATE %s, %s', keywords, lexemes);
         RETURN NULL;
     END IF;
-    EXECUTE format('SELECT EXISTS (%s)', concat_ws(' UNION ALL ', come, gone)) INTO changed;
+    -- The user dropped a column that the index is of. What is wrong with that searches and health say; their writes have to go on.
+    IF TG_NARGS > 0 AND read IS NULL THEN
+        RETURN NULL;
+    END IF;
+    -- Counted, not EXISTS: for a first row, which an UPDATE of other columns has not, the planner would compare each old row with each new one.
+    EXECUTE format('SELECT count(*) > 0 FROM (%s) c', concat_ws(' UNION ALL ', come, gone)) INTO changed;
     IF NOT changed THEN
         RETURN NULL;
     END IF;
@@ -143,11 +160,11 @@ DECLARE
     owner  pgvec.collections := pgvec._collection(collection);
     chunks text := format('%I.%I', owner.schema_name, owner.table_name);
     r      pgvec.registered_tables := pgvec._registered(owner.id);
-    home   text := coalesce(r.home, owner.schema_name);
-    stem   text := CASE WHEN r.home IS NULL THEN owner.table_name ELSE owner.name END;
+    home   text := owner.schema_name;
+    stem   text := CASE WHEN r.collection_id IS NULL THEN owner.table_name ELSE owner.name END;
 BEGIN
     PERFORM pgvec._check_bm25(k1, b);
-    IF r.home IS NOT NULL AND r.text_column IS NULL THEN
+    IF r.collection_id IS NOT NULL AND r.text_column IS NULL THEN
         RAISE EXCEPTION 'collection % has no text to search for keywords', quote_literal(collection)
             USING ERRCODE = 'PV005', HINT = 'Register its table with a text: pgvec.unregister_table(name), then pgvec.register_table(relation, text => …).';
     END IF;
@@ -170,16 +187,19 @@ BEGIN
                    home, stem || '_keywords');
     EXECUTE format('CREATE TABLE %I.%I (lexeme text COLLATE "C" NOT NULL, length_class smallint NOT NULL, chunks bigint NOT NULL, words bigint NOT NULL)',
                    home, stem || '_lexemes');
-    INSERT INTO pgvec.keyword_indexes (collection_id, k1, b, probe) VALUES (owner.id, k1, b, pgvec._lexeme_number('probe'));
+    INSERT INTO pgvec.keyword_indexes (collection_id, k1, b, probe, keywords, lexemes)
+    VALUES (owner.id, k1, b, pgvec._lexeme_number('probe'), CASE WHEN r.collection_id IS NOT NULL THEN pgvec._relation(home, stem || '_keywords') END,
+            CASE WHEN r.collection_id IS NOT NULL THEN pgvec._relation(home, stem || '_lexemes') END);
     PERFORM pgvec._grant_as(chunks::regclass, pgvec._relation(home, stem || suffix)) FROM unnest('{_keywords,_lexemes}'::text[]) suffix;
-    PERFORM pgvec._create_triggers(chunks, 'pgvec_keywords_', format('pgvec.keep_keywords(%s)', CASE WHEN r.home IS NOT NULL THEN (
+    PERFORM pgvec._create_triggers(chunks, 'pgvec_keywords_', format('pgvec.keep_keywords(%s)', CASE WHEN r.collection_id IS NOT NULL THEN (
                 SELECT string_agg(quote_literal(a), ', ' ORDER BY o)
-                FROM unnest(ARRAY[home, stem, owner.language, r.key_column, r.attnums[1]::text, r.text_column, r.attnums[3]::text]) WITH ORDINALITY u (a, o)) END)),
+                FROM unnest(ARRAY[home, stem, owner.language, r.key_column, r.attnums[1]::text, r.text_column, r.attnums[3]::text,
+                                  pgvec._relation(home, stem || '_keywords')::oid::text, r.relation_number::text]) WITH ORDINALITY u (a, o)) END)),
             pgvec._fill_keyword_index(owner);
     -- A small pending list: each search reads all of it.
     EXECUTE format('CREATE INDEX ON %I.%I USING gin (lexemes) WITH (gin_pending_list_limit = 1024)', home, stem || '_keywords');
     EXECUTE format('CREATE INDEX ON %I.%I (lexeme)', home, stem || '_lexemes');
-    IF r.home IS NOT NULL THEN
+    IF r.collection_id IS NOT NULL THEN
         PERFORM pgvec._let_writers_keep(r.relation, ARRAY[format('%I.%I', home, stem || '_keywords'), format('%I.%I', home, stem || '_lexemes')]);
     END IF;
 END $$;
@@ -275,12 +295,12 @@ AS $$
 DECLARE
     owner pgvec.collections := pgvec._collection(collection);
 BEGIN
-    DELETE FROM pgvec.keyword_indexes i WHERE i.collection_id = owner.id;
-    IF NOT FOUND THEN
+    IF NOT EXISTS (SELECT FROM pgvec.keyword_indexes i WHERE i.collection_id = owner.id) THEN
         RETURN false;
     END IF;
     PERFORM pgvec._drop_triggers(format('%I.%I', owner.schema_name, owner.table_name), 'pgvec_keywords_');
     EXECUTE format('DROP TABLE IF EXISTS %s, %s', pgvec._keyword_table(owner, '_keywords'), pgvec._keyword_table(owner, '_lexemes'));
+    DELETE FROM pgvec.keyword_indexes i WHERE i.collection_id = owner.id;
     RETURN true;
 END $$;
 COMMENT ON FUNCTION pgvec.drop_keyword_index(text) IS 'Drop the keyword index of a collection; returns whether there was one.

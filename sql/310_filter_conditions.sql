@@ -92,6 +92,7 @@ DECLARE
         WHEN 'string' THEN '{string,scalar,ordered}' WHEN 'object' THEN '{object}' ELSE pgvec._list_kinds(operand) END;
     kind text;
     home text;
+    "column" text := field;
     type text;
     template text;
     condition text;
@@ -107,7 +108,7 @@ BEGIN
         SELECT format_type(a.atttypid, NULL) INTO type FROM pg_attribute a
         WHERE a.attrelid = relation AND a.attname = field AND a.attnum > 0 AND NOT a.attisdropped AND NOT starts_with(field, 'pgvec_promoting_');
     ELSE
-        SELECT f.field, f.type INTO field, type FROM pgvec._registered_field(pgvec._registered(registered), field, operand) f;
+        SELECT f.field, f.type INTO "column", type FROM pgvec._registered_field(pgvec._registered(registered), field, operand) f;
     END IF;
     home := CASE WHEN type IS NULL THEN 'metadata' WHEN type = 'text[]' THEN 'list'
                  WHEN type IN ('text', 'character varying', 'character') THEN 'text' ELSE 'column' END;
@@ -118,7 +119,7 @@ BEGIN
     IF template IS NULL THEN
         PERFORM pgvec._misapplied(field, home, type, operator, operand, jsonb_exists_any(templates, kinds));
     ELSIF home <> 'metadata' THEN
-        condition := pgvec._column_condition_sql(field, type, template, operand, path);
+        condition := pgvec._column_condition_sql(field, "column", type, template, operand, path);
     ELSIF kind = 'each' THEN
         FOR i IN 0 .. jsonb_array_length(operand) - 1 LOOP
             condition := concat(condition || ' OR ', pgvec._metadata_condition_sql(field, template, path || i::text));
@@ -207,11 +208,11 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_tem
 AS $$ SELECT value || CASE WHEN length(substring(value FROM '\\*$')) % 2 = 1 THEN '\' ELSE '' END $$;
 COMMENT ON FUNCTION pgvec._pattern(text) IS 'A pattern for LIKE; a last backslash that escapes nothing stands for itself.';
 
-CREATE OR REPLACE FUNCTION pgvec._column_condition_sql(field text, type text, template text, operand jsonb, path text[]) RETURNS text
+CREATE OR REPLACE FUNCTION pgvec._column_condition_sql(field text, "column" text, type text, template text, operand jsonb, path text[]) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    stored text := 'd.' || quote_ident(field);
+    stored text := 'd.' || quote_ident("column");
     place text := quote_literal(path);
     met text;
     opening text := '(';
@@ -233,8 +234,8 @@ BEGIN
                   'ARRAY(SELECT ' || opening || 'e.value' || closing || ' FROM jsonb_array_elements_text($2 #> ' || place || ') e)',
                   opening || '$2 #> ' || place || ' ->> 0' || closing, opening || '$2 #> ' || place || ' ->> 1' || closing);
 END $$;
-COMMENT ON FUNCTION pgvec._column_condition_sql(text, text, text, jsonb, text[]) IS
-'A condition on a typed column: an index condition wherever the operator allows.';
+COMMENT ON FUNCTION pgvec._column_condition_sql(text, text, text, text, jsonb, text[]) IS
+'A condition on a typed column, which errors call by the name of the field: an index condition wherever the operator allows.';
 
 CREATE OR REPLACE FUNCTION pgvec._metadata_condition_sql(field text, template text, path text[]) RETURNS text
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp

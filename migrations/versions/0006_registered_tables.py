@@ -17,7 +17,7 @@ TABLES = """
 CREATE TABLE pgvec.registered_tables (
     collection_id   integer PRIMARY KEY REFERENCES pgvec.collections ON DELETE CASCADE,
     relation        regclass NOT NULL UNIQUE,
-    home            text NOT NULL,
+    relation_number oid NOT NULL,
     key_column      name NOT NULL,
     id_column       name NOT NULL,
     text_column     name,
@@ -25,8 +25,14 @@ CREATE TABLE pgvec.registered_tables (
     attnums         smallint[] NOT NULL CHECK (cardinality(attnums) = 4)
 );
 COMMENT ON TABLE pgvec.registered_tables IS
-'Collections whose chunk table and vector tables are one table of a user''s. home: the schema of its keyword index;
-attnums: of the four columns, which are followed if they are called otherwise now.';
+'Collections whose chunk table and vector tables are one table of a user''s. attnums: of the four columns, which are
+followed if they are called otherwise now; relation_number: of the table when it was registered. Where a dump was
+restored it is another, and columns have other numbers, too.';
+
+ALTER TABLE pgvec.keyword_indexes ADD COLUMN keywords regclass, ADD COLUMN lexemes regclass,
+    ADD CHECK ((keywords IS NULL) = (lexemes IS NULL));
+COMMENT ON COLUMN pgvec.keyword_indexes.keywords IS
+'The tables of the index of a registered table; null: they are called after the chunk table, and in its schema.';
 
 ALTER TABLE pgvec.vector_spaces ADD COLUMN embedding_column name, ADD COLUMN embedding_attnum smallint,
     ADD CHECK ((embedding_column IS NULL) = (embedding_attnum IS NULL));
@@ -49,14 +55,15 @@ END $$;
 
 # Registrations end, the tables stay as they are. What fired the triggers of their keyword indexes is gone by then.
 BACK = """
-DO $$ DECLARE registered record; BEGIN
-    FOR registered IN SELECT c.id, c.name, r.home FROM pgvec.collections c
-                      JOIN pgvec.registered_tables r ON r.collection_id = c.id LOOP
-        EXECUTE format('DROP TABLE IF EXISTS %1$I.%2$I, %1$I.%3$I', registered.home,
-                       registered.name || '_keywords', registered.name || '_lexemes');
-        DELETE FROM pgvec.collections c WHERE c.id = registered.id;
+DO $$ DECLARE kept record; BEGIN
+    FOR kept IN SELECT n.nspname, c.relname FROM pgvec.keyword_indexes i
+                JOIN pg_catalog.pg_class c ON c.oid IN (i.keywords, i.lexemes)
+                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace LOOP
+        EXECUTE format('DROP TABLE %I.%I', kept.nspname, kept.relname);
     END LOOP;
 END $$;
+DELETE FROM pgvec.collections c USING pgvec.registered_tables r WHERE c.id = r.collection_id;
+ALTER TABLE pgvec.keyword_indexes DROP COLUMN keywords, DROP COLUMN lexemes;
 DROP TABLE pgvec.registered_tables;
 ALTER TABLE pgvec.vector_spaces DROP COLUMN embedding_column, DROP COLUMN embedding_attnum;
 DELETE FROM pgvec.run_always_sql;

@@ -25,8 +25,9 @@ _REGISTERED = """
 SELECT n.nspname, r.relname FROM pgvec.registered_tables t
 JOIN pg_catalog.pg_class r ON r.oid = t.relation JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
 """
-_NAMES = """
-SELECT t.home, c.name FROM pgvec.registered_tables t JOIN pgvec.collections c ON c.id = t.collection_id
+_KEYWORDS = """
+SELECT n.nspname, r.relname FROM pgvec.keyword_indexes k
+JOIN pg_catalog.pg_class r ON r.oid IN (k.keywords, k.lexemes) JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
 """
 _BUILT = """
 SELECT n.nspname, b.index_name FROM pgvec.index_builds b JOIN pgvec.vector_spaces s ON s.id = b.space_id
@@ -73,10 +74,10 @@ def prepare(context: AutogenContext, upgrade_ops: ops.UpgradeOps) -> PriorityDis
 def _owned_tables(context: AutogenContext) -> set[tuple[str, str]]:
     """Return schema and name of the tables of collections, whether they are there or not."""
     own = _rows(context, "collections", _TABLES) - _rows(context, "registered_tables", _REGISTERED)
-    keyword, kept = ("_keywords", "_lexemes"), ("_keywords", "_lexemes", "_history", "")
-    return {(schema, name + suffix) for schema, name in own for suffix in kept} | {
-        (schema, name + suffix) for schema, name in _rows(context, "registered_tables", _NAMES) for suffix in keyword
-    }
+    kept = ("_keywords", "_lexemes", "_history", "")
+    return {(schema, name + suffix) for schema, name in own for suffix in kept} | _rows(
+        context, "keyword_indexes", _KEYWORDS
+    )
 
 
 def _rows(context: AutogenContext, catalogue: str, query: str) -> set[tuple[str, str]]:

@@ -326,6 +326,38 @@ def test_everything_may_be_renamed(shop: Connection) -> None:
     assert found(shop) == before[0]
 
 
+def test_a_schema_may_be_renamed_with_its_keyword_index(shop: Connection) -> None:
+    shop.execute("SELECT pgvec.create_keyword_index('products')")
+    shop.execute("ALTER SCHEMA shop RENAME TO depot")
+    shop.execute("UPDATE depot.products SET description = 'a sextant' WHERE id = 5")
+    assert [text for text, *_ in ranking(shop, "products", "sextant")] == ["a sextant"]
+    shop.execute("SELECT pgvec.unregister_table('products')")
+    assert shop.execute("SELECT count(*) FROM pg_class WHERE relname ~ 'products_(key|lex)'").fetchone() == (0,)
+
+
+def test_a_restored_table_has_other_numbers(shop: Connection) -> None:
+    """A restore leaves out the numbers of dropped columns."""
+    columns = "id bigint PRIMARY KEY, {}price text, says text, embedding vector(2)"
+    shop.execute(f"CREATE TABLE t ({columns.format('gone text, ')})".encode())
+    shop.execute("ALTER TABLE t RENAME price TO description")
+    shop.execute("SELECT pgvec.register_table('t', text => 'description', keywords => true)")
+    shop.execute("ALTER TABLE t DROP gone; ALTER TABLE t RENAME description TO price")
+    triggers = shop.execute(
+        "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = 't'::regclass AND tgname ~ 'keywords'"
+    ).fetchall()
+    shop.execute("DROP TABLE t")
+    shop.execute(f"CREATE TABLE t ({columns.format('')})".encode())
+    for (trigger,) in triggers:
+        shop.execute(trigger)
+    shop.execute(
+        "UPDATE pgvec.registered_tables SET relation = 't'::regclass WHERE relation <> 'shop.products'::regclass"
+    )
+    shop.execute("INSERT INTO t VALUES (1, '3', 'hush', '[1, 0]')")
+    assert shop.execute("SELECT count(*) FROM t_keywords").fetchone() == (0,)
+    code, message = error(shop, "SELECT * FROM pgvec.search('t', '[1, 0]')")
+    assert (code, "column 'description' of table public.t is gone" in message) == ("PV001", True)
+
+
 def test_what_is_gone_is_told(shop: Connection) -> None:
     shop.execute("SELECT pgvec.create_keyword_index('products')")
     told = "SELECT finding FROM pgvec.check_health() WHERE severity = 'error' AND subject = 'collection products'"
@@ -366,6 +398,12 @@ def test_dropping_leaves_the_table(shop: Connection) -> None:
             "SELECT count(*) FROM pg_class WHERE relname ~ 'products_(keywords|lexemes)'"
         ).fetchone() == (0,)
         shop.execute("SELECT pgvec.register_table('shop.products', text => 'description')")
+
+
+def test_unregistering_drops_what_pgvec_made_alone(shop: Connection) -> None:
+    shop.execute("CREATE TABLE shop.products_keywords (word text); CREATE TABLE shop.products_lexemes (word text)")
+    shop.execute("SELECT pgvec.unregister_table('products')")
+    assert shop.execute("SELECT count(*) FROM pg_class WHERE relname ~ '^products_(key|lex)'").fetchone() == (2,)
 
 
 # -- what cannot be --------------------------------------------------------------------------------
@@ -430,8 +468,13 @@ def test_a_table_is_registered_once_and_a_view_never(shop: Connection) -> None:
 
 def test_unknown_fields_are_errors(shop: Connection) -> None:
     search = "SELECT * FROM pgvec.search('products', '[1,2,3,4,5,6,7,8]', filter => '{}')"
-    for field, message in (("place", "which filters cannot compare"), ("key", "cannot be filtered on")):
-        code, told = error(shop, search.replace("{}", json.dumps({field: 1})))
+    for field, value, message in (
+        ("place", 1, "which filters cannot compare"),
+        ("key", 1, "cannot be filtered on"),
+        ("id", "abc", "field 'id' is of type uuid"),
+        ("document_id", {"$like": "a%"}, "field 'document_id' is of type uuid"),
+    ):
+        code, told = error(shop, search.replace("{}", json.dumps({field: value})))
         assert (code, message in told) == ("PV004", True)
     shop.execute("SELECT pgvec.unregister_table('products'), pgvec.register_table('shop.products')")
     code, told = error(shop, search.replace("{}", '{"colour": 1}'))
@@ -527,6 +570,29 @@ def test_who_may_write_the_table_keeps_its_index(shop: Connection) -> None:
     shop.execute("SET ROLE keeper")
     code, message = error(shop, "SELECT pgvec.create_keyword_index('products')")
     assert (code, "GRANT USAGE ON SCHEMA pgvec TO guest;" in message) == ("PV005", True)
+
+
+def test_an_update_of_other_columns_does_not_compare_each_row_with_each(shop: Connection) -> None:
+    shop.execute("SELECT pgvec.create_keyword_index('products')")
+    plans: list[str] = []
+    shop.add_notice_handler(lambda notice: plans.append(notice.message_detail or ""))
+    shop.execute("SET LOCAL debug_print_plan = on; SET LOCAL client_min_messages = log")
+    shop.execute("UPDATE shop.products SET stock = 1")
+    compared = [plan for plan in plans if ":enrname old_rows" in plan]
+    assert len(compared) == 1
+    assert "NESTLOOP" not in compared[0]
+
+
+def test_writes_go_on_whatever_happens_to_the_text(shop: Connection) -> None:
+    shop.execute('ALTER TABLE shop.products RENAME id TO "100%s"; ALTER TABLE shop.products RENAME description TO "%I"')
+    shop.execute("SELECT pgvec.unregister_table('products')")
+    shop.execute("SELECT pgvec.register_table('shop.products', text => '%I', keywords => true)")
+    shop.execute("""UPDATE shop.products SET "%I" = 'a sextant' WHERE "100%s" = 5""")
+    assert [text for text, *_ in ranking(shop, "products", "sextant")] == ["a sextant"]
+    shop.execute('ALTER TABLE shop.products DROP "%I"')
+    shop.execute('UPDATE shop.products SET stock = 1; DELETE FROM shop.products WHERE "100%s" > 5')
+    told = shop.execute("SELECT finding FROM pgvec.check_health() WHERE subject = 'collection products'").fetchall()
+    assert "column '%I' of table shop.products is gone" in str(told)
 
 
 def test_names_that_are_taken(shop: Connection) -> None:
