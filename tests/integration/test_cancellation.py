@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 import pgvec_toolkit as pgvec
 from pgvec_toolkit import AsyncCollection, AsyncDatabase
+from pgvec_toolkit.greenlets import uninterrupted
 from tests.words import WordEmbedder
 
 pytestmark = pytest.mark.anyio
@@ -146,6 +147,18 @@ async def test_a_storm(
     statistics = adb._bridge.loop_pool.get_stats()
     assert statistics["pool_available"] == statistics["pool_size"] <= 4
     assert options or statistics.get("connections_lost", 0) == statistics.get("returns_bad", 0) == 0
+
+
+async def test_what_is_not_interrupted_has_its_own_timeouts() -> None:
+    async def impatient() -> None:
+        async with asyncio.timeout(0.01):
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await uninterrupted(impatient())
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
 
 
 @pytest.mark.parametrize("options", [{"prepare_threshold": None}], indirect=True)
