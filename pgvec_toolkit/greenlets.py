@@ -61,13 +61,8 @@ def outside(function: Callable[_Parameters, _Result], *args: _Parameters.args, *
 
 
 async def uninterrupted(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Await something to its end, however often the task is cancelled meanwhile; then it is."""
-    try:
-        pending = work.send(None)
-    except StopIteration as done:  # without a wait: as a rule, and no turn of the event loop is lost
-        result: _Result = done.value
-        return result
-    doing = asyncio.ensure_future(_finished(work, pending))
+    """Await something to its end, in a task of its own, however often this one is cancelled meanwhile; then it is."""
+    doing = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None
     with _shield():
         while not doing.done():
@@ -76,9 +71,23 @@ async def uninterrupted(work: Coroutine[Any, Any, _Result]) -> _Result:
             except asyncio.CancelledError as error:
                 cancelled = error
     if cancelled is not None:
-        doing.exception()  # looked at, or asyncio would complain
+        if not doing.cancelled():
+            doing.exception()  # looked at, or asyncio would complain
         raise cancelled
     return doing.result()
+
+
+async def uninterrupted_at_once(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Await as `uninterrupted` does what as a rule waits for nothing: then no turn of the event loop is lost.
+
+    If it does wait, it goes on in another task: it must not have asked which one it is in, as timeouts do.
+    """
+    try:
+        pending = work.send(None)
+    except StopIteration as done:
+        result: _Result = done.value
+        return result
+    return await uninterrupted(_finished(work, pending))
 
 
 async def _finished(work: Coroutine[Any, Any, _Result], pending: Any) -> _Result:

@@ -12,7 +12,7 @@ from psycopg_pool import AsyncConnectionPool
 from pgvec_toolkit.aio.connections import LoopConnection, SpawnedConnection, WorkConnection
 from pgvec_toolkit.aio.work import Work, known, stopped_by
 from pgvec_toolkit.database import Database
-from pgvec_toolkit.greenlets import in_task, spawn, uninterrupted, wait_for
+from pgvec_toolkit.greenlets import in_task, spawn, uninterrupted_at_once, wait_for
 from pgvec_toolkit.pool import Connection, notice_end
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ class Bridge(Database):
         with stopped_by(stop):
             yield
 
+    async def take_back(self, connection: LoopConnection) -> None:
+        """Give a connection back to the pool of tasks, which would lose one if it were interrupted meanwhile."""
+        if connection.pgconn.pipeline_status:  # cancelled where psycopg had entered it, and let others have a turn
+            connection.pgconn.finish()
+        await uninterrupted_at_once(self.loop_pool.putconn(connection))
+
     async def close_all(self) -> None:
         """Close all connections; work that is going on is not waited for."""
         await self.loop_pool.close()
@@ -77,8 +83,7 @@ class Bridge(Database):
 
     def _give_back(self, connection: Connection) -> None:
         if isinstance(connection, SpawnedConnection):
-            # A pool that is interrupted while it takes a connection back would lose it.
-            wait_for(uninterrupted(self.loop_pool.putconn(connection.loop_connection)))
+            wait_for(self.take_back(connection.loop_connection))
         else:
             super()._give_back(connection)
 

@@ -85,7 +85,7 @@ class AsyncDatabase(Awaited[Database]):
             try:
                 yield borrowed
             finally:
-                await uninterrupted(self._bridge.loop_pool.putconn(borrowed))
+                await self._bridge.take_back(borrowed)
 
     async def migrate(self) -> None:
         """Bring schema `pgvec` to this library's version. Idempotent; any number of processes may do it at once."""

@@ -9,6 +9,7 @@ import asyncio
 import os
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from typing import Any
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 import pgvec_toolkit as pgvec
 from pgvec_toolkit import AsyncCollection, AsyncDatabase
+from pgvec_toolkit.greenlets import uninterrupted
 from tests.words import WordEmbedder
 
 pytestmark = pytest.mark.anyio
@@ -37,8 +39,14 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture
-async def adb(dsn: str) -> AsyncIterator[AsyncDatabase]:
-    async with await pgvec.connect_async(dsn, max_size=4) as database:
+def options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return options of `connect_async`: none, unless the test says otherwise."""
+    return getattr(request, "param", {})
+
+
+@pytest.fixture
+async def adb(dsn: str, options: dict[str, Any]) -> AsyncIterator[AsyncDatabase]:
+    async with await pgvec.connect_async(dsn, max_size=4, **options) as database:
         yield database
 
 
@@ -98,9 +106,15 @@ def running(connection: psycopg.Connection) -> list[str]:
     return [text for (text,) in connection.execute(query.encode()).fetchall()]
 
 
-@pytest.mark.parametrize("cancel", [by_task, by_scope])
+@pytest.mark.parametrize(
+    ("cancel", "options"), [(by_task, {}), (by_scope, {}), (by_task, {"prepare_threshold": None})], indirect=["options"]
+)
 async def test_a_storm(
-    docs: AsyncCollection, adb: AsyncDatabase, connection: psycopg.Connection, cancel: Cancel
+    docs: AsyncCollection,
+    adb: AsyncDatabase,
+    connection: psycopg.Connection,
+    cancel: Cancel,
+    options: dict[str, Any],
 ) -> None:
     draw = random.Random(7)
     stored = dict(await adb.fetch("SELECT d.id, v.embedding FROM docs d JOIN docs_dense v USING (key)"))
@@ -128,11 +142,42 @@ async def test_a_storm(
         rows = [str(row % ROWS) for row in range(start, start + 10)]
         found = await asyncio.gather(*(docs.search(stored[row], 1) for row in rows))
         assert [hits[0].id for hits in found] == rows
-    assert set(adb.own_processes()) >= sessions  # none was thrown away
+    assert options or set(adb.own_processes()) >= sessions  # none was thrown away, unless it was left in a pipeline
     assert len(adb.own_processes()) <= 4 + 1  # and that of the loading thread
     statistics = adb._bridge.loop_pool.get_stats()
     assert statistics["pool_available"] == statistics["pool_size"] <= 4
-    assert statistics.get("connections_lost", 0) == statistics.get("returns_bad", 0) == 0
+    assert options or statistics.get("connections_lost", 0) == statistics.get("returns_bad", 0) == 0
+
+
+async def test_what_is_not_interrupted_has_its_own_timeouts() -> None:
+    async def impatient() -> None:
+        async with asyncio.timeout(0.01):
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await uninterrupted(impatient())
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("options", [{"prepare_threshold": None}], indirect=True)
+async def test_a_pipeline_that_was_not_left_is_not_lent(docs: AsyncCollection, adb: AsyncDatabase) -> None:
+    def busy() -> None:  # for so long that psycopg lets others have a turn where it need not wait
+        until = time.monotonic() + 0.006
+        while time.monotonic() < until:
+            pass
+
+    for turns in range(1, 4):  # it is entered in one of them
+        assert len(await docs.search([1.0] * 16)) == 10
+        search = asyncio.create_task(docs.search([1.0] * 16))
+        for _ in range(turns):
+            busy()
+            await asyncio.sleep(0)
+        search.cancel()
+        with suppress(asyncio.CancelledError):
+            await search
+        assert await adb.fetch("SELECT 1") == [(1,)]
 
 
 @pytest.mark.parametrize("cancel", [by_task, by_scope])
