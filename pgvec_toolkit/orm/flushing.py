@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, NamedTuple
 
 from sqlalchemy import event, inspect
-from sqlalchemy.orm import InstanceState, Session
+from sqlalchemy.orm import InstanceState, Mapper, Session
 
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.embed.texts import embed_texts
-from pgvec_toolkit.errors import EmbeddingError, RejectedText
+from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, RejectedText
 from pgvec_toolkit.orm.known import embedder_for
 from pgvec_toolkit.orm.mapped import VectorColumn, vector_columns
 from pgvec_toolkit.orm.waiting import outside
+
+_Embedding = tuple[str, str, VectorColumn]
 
 
 class _Stale(NamedTuple):
@@ -40,23 +43,35 @@ def embed_on_flush(target: Any, embedder: Embedder | None = None, *, later: bool
     """
 
     def before_flush(session: Session, context: object, instances: object) -> None:  # noqa: ARG001
-        stale = [one for instance in (*session.new, *session.dirty) for one in _stale(instance)]
+        embeddings = cache(_embeddings)
+        stale = [one for instance in (*session.new, *session.dirty) for one in _stale(instance, embeddings)]
         with session.no_autoflush:
             _embed(session, stale, embedder, later=later)
 
     event.listen(target, "before_flush", before_flush)
 
 
-def _stale(instance: Any) -> Iterable[_Stale]:
+def _stale(instance: Any, embeddings: Callable[[Mapper[Any]], list[_Embedding]]) -> Iterable[_Stale]:
     state: InstanceState[Any] = inspect(instance)
-    for searched in vector_columns(state.mapper.class_):
-        if searched.text is None:
-            continue
-        attribute = state.mapper.get_property_by_column(searched.column).key
+    for attribute, of, searched in embeddings(state.mapper):
         given = state.attrs[attribute].history.added
-        changed = state.attrs[searched.text].history.added
+        changed = state.attrs[of].history.added
         if changed and not any(value is not None for value in given or ()):
             yield _Stale(state, attribute, changed[0], searched)
+
+
+def _embeddings(mapper: Mapper[Any]) -> list[_Embedding]:
+    """Return the attributes that are embeddings, and those of their texts."""
+    found = []
+    for searched in vector_columns(mapper.class_):
+        if searched.text is None:
+            continue
+        if searched.text not in mapper.class_manager:
+            raise ConfigurationError(
+                f"{mapper.class_.__name__} has no attribute {searched.text!r} to embed: see text=…"
+            )
+        found.append((mapper.get_property_by_column(searched.column).key, searched.text, searched))
+    return found
 
 
 def _embed(session: Session, stale: list[_Stale], given: Embedder | None, *, later: bool) -> None:

@@ -11,6 +11,11 @@ from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import Boolean, TypeEngine
 
 _MARK = "\x01"
+# Never true. At the end of what is found, it has no later scan of the transaction go on, and return its rows unsorted.
+PUT_BACK = (
+    "pg_catalog.concat(pg_catalog.set_config('hnsw.iterative_scan', NULL, true),"
+    " pg_catalog.set_config('ivfflat.iterative_scan', NULL, true)) IS NULL"
+)
 
 
 class Among(ColumnElement[bool]):
@@ -58,4 +63,5 @@ def _compile(element: Among, compiler: SQLCompiler, **kw: Any) -> str:
         filled = compiler.process(getattr(element, name), **kw)
         pieces[1::2] = [filled if piece == name else piece for piece in pieces[1::2]]
     # As an array: for a join the planner might read the whole table.
-    return f"{compiler.process(element.key_column, **kw)} = ANY (ARRAY(SELECT n.key FROM ({''.join(pieces)}) n))"
+    found = f"SELECT n.key FROM ({''.join(pieces)}) n UNION ALL SELECT NULL WHERE {PUT_BACK}"
+    return f"{compiler.process(element.key_column, **kw)} = ANY (ARRAY({found}))"

@@ -2,7 +2,8 @@
 
 The law is that of SQL: `pgvec._mapped_sql` returns the text of a search of the registered table, which is kept for a
 while, and `Among` puts it, with the statement's own conditions in it, into the statement, whose keys it finds. So there
-is no further round trip, and the settings end with the statement's transaction.
+is no further round trip, and the settings end with the statement's transaction, or with the
+statement, where later rows would come unsorted.
 """
 
 from __future__ import annotations
@@ -10,15 +11,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, Result, Select, event, literal_column, text, tuple_
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Result,
+    Select,
+    event,
+    func,
+    literal_column,
+    null,
+    select,
+    text,
+    tuple_,
+)
 from sqlalchemy.orm import ORMExecuteState, Session
 
+from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.orm.conditions import bare, is_filtered
 from pgvec_toolkit.orm.conditions import wanted as wanted_rows
 from pgvec_toolkit.orm.hybrid import Hybrid, tuned_hybrid
 from pgvec_toolkit.orm.known import asking, embedder_for, mapped, nearest_text
 from pgvec_toolkit.orm.nearest import OPTION, Nearest, embedded_query, is_marked, marked
-from pgvec_toolkit.orm.splice import Among
+from pgvec_toolkit.orm.splice import PUT_BACK, Among
 from pgvec_toolkit.orm.types import Unembedded
 
 _Statement = TypeVar("_Statement", bound="Select[*tuple[Any, ...]]")
@@ -60,11 +75,10 @@ def _resolved(connection: Connection, statement: _Statement, wish: Any) -> _Stat
     if isinstance(wish, Hybrid):
         return tuned_hybrid(connection, statement, wish)
     ordering = statement._order_by_clauses
-    wanted = wanted_rows(statement)
     # What is ordered otherwise, or aggregated, is no longer about the nearest.
-    if not ordering or not is_marked(ordering[0]) or statement._group_by_clauses or wanted is None:
+    if not ordering or not is_marked(ordering[0]) or statement._group_by_clauses:
         return statement
-    return _tuned_nearest(connection, _embedded(connection, statement, wish), wish, wanted)
+    return _tuned_nearest(connection, _embedded(connection, statement, wish), wish, wanted_rows(statement))
 
 
 @event.listens_for(Session, "do_orm_execute")
@@ -93,9 +107,9 @@ def _embedded(connection: Connection, statement: _Statement, wish: Nearest) -> _
     return statement.params({query.key: embedded_query(wish.searched, embedder, query.value.text)})
 
 
-def _tuned_nearest(connection: Connection, statement: _Statement, wish: Nearest, wanted: int) -> _Statement:
+def _tuned_nearest(connection: Connection, statement: _Statement, wish: Nearest, wanted: int | None) -> _Statement:
     searched = wish.searched
-    if wish.exact:
+    if wish.exact or wanted is None:  # all rows, or nobody knows how many: the scan of an index ends sooner
         return _exactly(statement)
     found = mapped(connection, searched)
     if found is None:
@@ -112,20 +126,25 @@ def _tuned_nearest(connection: Connection, statement: _Statement, wish: Nearest,
 
 
 def _untuned(statement: _Statement, wish: Nearest, wanted: int) -> _Statement:
-    """Return the statement for a table of which pgvec knows nothing: where it filters, the scan goes on."""
-    setting = None
-    if wish.ef_search is not None:
-        setting = text(_SETTING.format(min(wish.ef_search, 1000), min(wish.ef_search, 32768)))
-    if not is_filtered(statement, wish.searched):
-        return statement if setting is None else statement.where(setting)
-    first = statement._order_by_clauses[0]
+    """Return the statement for a table of which pgvec knows nothing: the scan goes on until there are enough rows."""
     keys = wish.searched.keys
+    if not keys:
+        raise ConfigurationError(
+            f"table {wish.searched.table.name} has no primary key, by which a search names what it found: declare it "
+            "in the Table, or search with exact=True"
+        )
+    first: Any = statement._order_by_clauses[0]
     candidates = bare(statement).with_only_columns(*keys).where(wish.searched.attribute.is_not(None), text(_GOING_ON))
-    if setting is not None:
-        candidates = candidates.where(setting)
+    if wish.ef_search is not None:
+        candidates = candidates.where(text(_SETTING.format(min(wish.ef_search, 1000), min(wish.ef_search, 32768))))
+    if candidates._distinct:  # it could not be ordered by what it does not select
+        candidates._distinct, first = False, func.min(first)
+        candidates = candidates.group_by(*keys)
     candidates = candidates.order_by(first).limit(wanted + wish.beyond).correlate(None)
+    # Sorted, the found are there, and the settings put back, before the first of them is looked up.
+    found = candidates.union_all(select(*(null() for _ in keys)).where(text(PUT_BACK))).order_by(text("1"))
     named: ColumnElement[Any] = keys[0] if len(keys) == 1 else tuple_(*keys)
-    return _exactly(statement.where(named.in_(candidates)))
+    return _exactly(statement.where(named.in_(found)))
 
 
 def _exactly(statement: _Statement) -> _Statement:

@@ -10,7 +10,21 @@ import numpy as np
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import Engine, Select, column, create_engine, event, func, select, table, text, update
+from sqlalchemy import (
+    Column,
+    Engine,
+    MetaData,
+    Select,
+    Table,
+    column,
+    create_engine,
+    event,
+    func,
+    select,
+    table,
+    text,
+    update,
+)
 from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import (
     Session,
@@ -232,6 +246,7 @@ def test_no_round_trip_more_and_no_setting_stays(shop: Engine) -> None:
         sent.clear()
         ids(session, statement)
         assert len(sent) == 1
+        assert session.execute(settings).one() == ("333", "off")  # one's own SQL is as sorted as ever
         session.commit()
         assert session.execute(settings).one() in [("40", "off"), (None, None)]
         with pytest.raises(ProgrammingError):
@@ -389,6 +404,26 @@ def test_what_is_registered_is_known_when_it_is_committed(dsn: str) -> None:
             savepoint.rollback()
             with pytest.raises(CollectionNotFound):
                 orm.tuned(connection, statement)
+
+
+def test_without_registration_k_rows_come_sorted_and_no_scan_stays_relaxed(empty_dsn: str) -> None:
+    table = Base.metadata.tables["products"]
+    bare = Table("products", MetaData(), *(Column(name, table.c[name].type) for name in ("id", "price", "embedding")))
+    with engine_of(empty_dsn) as engine:
+        fill(engine, registered=False)
+        with Session(engine) as session:
+            session.execute(text("SET LOCAL enable_seqscan = off"))
+            for statement in (orm.nearest(Product, Q, k=120), orm.nearest(Product, Q, k=120).where(Product.price > 9)):
+                distances = [row.distance for row in session.execute(statement)]
+                assert len(distances) == 120
+                assert distances == sorted(distances)
+                assert session.scalar(text("SELECT current_setting('hnsw.iterative_scan')")) == "off"
+            twice = orm.nearest(Product, Q).join(Product.tags).where(Tag.name == "t77").distinct()
+            assert ids(session, twice) == truth(Q, lambda n: n % 100 == 77)
+            with pytest.raises(ConfigurationError, match="table products has no primary key"):
+                session.execute(orm.nearest(bare, Q).where(bare.c.price < 30))
+            exact = session.execute(orm.nearest(bare, Q, exact=True).where(bare.c.price < 30))
+            assert [row.id for row in exact] == truth(Q, lambda n: n < 30)
 
 
 def test_nulls_and_two_sessions(dsn: str) -> None:

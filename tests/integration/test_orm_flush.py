@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sqlalchemy import Engine, insert, select
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from pgvec_toolkit import orm
-from pgvec_toolkit.errors import EmbeddingError, RejectedText
+from pgvec_toolkit.errors import ConfigurationError, EmbeddingError, RejectedText
 from tests.integration.orm_shop import Base, Category, Product, engine_of
 from tests.words import WordEmbedder
 
@@ -89,6 +89,22 @@ def test_an_embedder_that_fails_fails_the_flush(engine: Engine) -> None:
         session.add(product("good"))
         session.commit()
         assert session.scalars(select(Product)).one().embedding is not None
+
+
+def test_a_text_that_no_attribute_is_is_named(engine: Engine) -> None:
+    class Models(DeclarativeBase):
+        pass
+
+    class Letter(orm.Embedded, Models, text="bodi", dimensions=16):
+        __tablename__ = "letters"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        body: Mapped[str]
+
+    with Session(engine) as session:
+        orm.embed_on_flush(session, Counting())
+        session.add(Letter(body="dear all"))
+        with pytest.raises(ConfigurationError, match="Letter has no attribute 'bodi' to embed"):
+            session.flush()
 
 
 def test_later_leaves_a_gap_for_the_worker(engine: Engine) -> None:
