@@ -90,7 +90,7 @@ def hybrid(
         recall: of the vector leg, if not the default target.
     """
     searched = vector_column(entity, space)
-    check(k, recall, None, None, None)
+    check(k, {"recall": recall})
     if not text.strip():
         raise ConfigurationError("the query is empty")
     if query is not None:

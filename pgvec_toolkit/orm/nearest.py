@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar, overload
+from typing import Any, TypedDict, TypeVar, Unpack, overload
 
 from sqlalchemy import BindParameter, ColumnElement, FromClause, Select, and_, bindparam, inspect, literal, or_, select
 from sqlalchemy.orm import InstanceState
@@ -41,44 +41,31 @@ class Nearest:
     beyond: int = 0
 
 
+class NearestOptions(TypedDict, total=False):
+    """Options of `nearest` and `similar_to`.
+
+    Attributes:
+        within: the largest distance.
+        min_similarity: the smallest similarity; the same threshold in other words.
+        space: the vector column, if the model has several; its attribute or its name.
+        recall: another target than the default one, of those that were tuned for; 1 is exact.
+        ef_search: instead of the tuned setting (probes, for IVFFlat).
+        exact: use no index.
+    """
+
+    within: float | None
+    min_similarity: float | None
+    space: Any
+    recall: float | None
+    ef_search: int | None
+    exact: bool
+
+
 @overload
-def nearest(
-    entity: type[_Model],
-    query: Any,
-    k: int = 10,
-    *,
-    within: float | None = None,
-    min_similarity: float | None = None,
-    space: Any = None,
-    recall: float | None = None,
-    ef_search: int | None = None,
-    exact: bool = False,
-) -> Select[_Model]: ...
+def nearest(entity: type[_Model], query: Any, k: int = 10, **options: Unpack[NearestOptions]) -> Select[_Model]: ...
 @overload
-def nearest(
-    entity: FromClause,
-    query: Any,
-    k: int = 10,
-    *,
-    within: float | None = None,
-    min_similarity: float | None = None,
-    space: Any = None,
-    recall: float | None = None,
-    ef_search: int | None = None,
-    exact: bool = False,
-) -> Select[Any]: ...
-def nearest(
-    entity: Any,
-    query: Any,
-    k: int = 10,
-    *,
-    within: float | None = None,
-    min_similarity: float | None = None,
-    space: Any = None,
-    recall: float | None = None,
-    ef_search: int | None = None,
-    exact: bool = False,
-) -> Select[Any]:
+def nearest(entity: FromClause, query: Any, k: int = 10, **options: Unpack[NearestOptions]) -> Select[Any]: ...
+def nearest(entity: Any, query: Any, k: int = 10, **options: Unpack[NearestOptions]) -> Select[Any]:
     """Select the k nearest rows, nearest first, with columns `distance` and `similarity`.
 
     Rows are (instance, distance, similarity); typed is the first of them, which is what `Session.scalars` returns.
@@ -90,44 +77,29 @@ def nearest(
         entity: the model, an alias of it, or a Core table.
         query: a vector, or a text, which the column's embedder or that of the collection embeds when it runs.
         k: how many.
-        within: the largest distance.
-        min_similarity: the smallest similarity; the same threshold in other words.
-        space: the vector column, if the model has several; its attribute or its name.
-        recall: another target than the default one, of those that were tuned for; 1 is exact.
-        ef_search: instead of the tuned setting (probes, for IVFFlat).
-        exact: use no index.
+        **options: see `NearestOptions`.
     """
-    searched = vector_column(entity, space)
-    check(k, recall, ef_search, within, min_similarity)
-    wish = Nearest(searched, None if recall == 1 else recall, ef_search, exact or recall == 1)
-    return _statement(wish, query_bound(searched, query), k, within, min_similarity, None)
+    searched = vector_column(entity, options.get("space"))
+    return _statement(searched, query_bound(searched, query), k, options)
 
 
 def similar_to(
     instance: _Model,
     k: int = 10,
-    *,
-    within: float | None = None,
-    min_similarity: float | None = None,
-    space: Any = None,
-    recall: float | None = None,
-    ef_search: int | None = None,
-    exact: bool = False,
+    **options: Unpack[NearestOptions],
 ) -> Select[_Model]:
     """Select the k rows nearest to an instance, without itself; all else as in `nearest`."""
     state = inspect(instance, raiseerr=False)
     if not isinstance(state, InstanceState):
         raise ConfigurationError(f"{instance!r} is no instance of a model: give vectors to nearest(Model, vector)")
-    searched = vector_column(state.mapper.class_, space)
-    check(k, recall, ef_search, within, min_similarity)
+    searched = vector_column(state.mapper.class_, options.get("space"))
     query = getattr(instance, state.mapper.get_property_by_column(searched.column).key)
     if query is None:
         raise ConfigurationError(f"{searched.column} of this row is NULL: nothing is similar to it")
     identity = [getattr(instance, state.mapper.get_property_by_column(key).key) for key in searched.table.primary_key]
     stored = all(value is not None for value in identity)
     other = or_(*(key != value for key, value in zip(searched.keys, identity, strict=True))) if stored else None
-    wish = Nearest(searched, None if recall == 1 else recall, ef_search, exact or recall == 1, int(stored))
-    return _statement(wish, query_bound(searched, query), k, within, min_similarity, other)
+    return _statement(searched, query_bound(searched, query), k, options, other)
 
 
 def query_bound(searched: VectorColumn, query: Any) -> BindParameter[Any]:
@@ -156,10 +128,10 @@ def checked_query(searched: VectorColumn, query: Any) -> Any:
     return vector_type(searched.type).one(query, dimensions, searched.distance, "the query vector")
 
 
-def check(
-    k: int, recall: float | None, ef_search: int | None, within: float | None, min_similarity: float | None
-) -> None:
+def check(k: int, options: NearestOptions) -> None:
     """Refuse options that no search takes."""
+    recall, ef_search = options.get("recall"), options.get("ef_search")
+    within, min_similarity = options.get("within"), options.get("min_similarity")
     if isinstance(k, bool) or not hasattr(k, "__index__") or not 1 <= k <= MOST_ROWS:
         raise ConfigurationError(f"k must be from 1 to {MOST_ROWS}, not {k}")
     if recall is not None and not 0 <= recall <= 1:
@@ -175,21 +147,26 @@ def check(
 
 
 def _statement(
-    wish: Nearest,
+    searched: VectorColumn,
     query: BindParameter[Any],
     k: int,
-    within: float | None,
-    min_similarity: float | None,
-    other: ColumnElement[bool] | None,
+    options: NearestOptions,
+    other: ColumnElement[bool] | None = None,
 ) -> Select[Any]:
-    searched = wish.searched
+    """Return the statement; `other` leaves out the row that the query is of."""
+    check(k, options)
+    recall = options.get("recall")
+    exact = options.get("exact", False) or recall == 1
+    wish = Nearest(
+        searched, None if recall == 1 else recall, options.get("ef_search"), exact, beyond=0 if other is None else 1
+    )
     distance = searched.distance_to(query)
     similarity = searched.similarity_of(distance)
     own: list[ColumnElement[bool]] = [searched.attribute.is_not(None)]
-    if within is not None:
+    if (within := options.get("within")) is not None:
         own.append(distance <= literal(float(within)))
-    if min_similarity is not None:
-        own.append(similarity >= literal(float(min_similarity)))
+    if (least := options.get("min_similarity")) is not None:
+        own.append(similarity >= literal(float(least)))
     if other is not None:
         own.append(other)
     return (
