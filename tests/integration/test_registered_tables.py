@@ -226,6 +226,25 @@ def test_the_user_s_indexes_serve_and_go_on_to(shop: Connection) -> None:
     assert "the index was not used. To compare them all is cheaper" in explained
 
 
+def test_a_partial_index_on_the_rows_with_a_vector_serves(shop: Connection) -> None:
+    shop.execute('DROP INDEX shop.products_by_hand; ALTER TABLE shop.products RENAME embedding TO "Meaning"')
+    partial = "CREATE INDEX partial_{} ON shop.products USING hnsw ({} vector_cosine_ops) WHERE {}"
+    shop.execute(partial.format("all", '"Meaning"', '"Meaning" IS NOT NULL').encode())
+    shop.execute(partial.format("some", '"Meaning"', "price > 5").encode())
+    usable = "SELECT index_name, usable FROM pgvec.indexes('products')"
+    assert shop.execute(usable).fetchall() == [("partial_all", True), ("partial_some", False)]
+    text = shop.execute("SELECT pgvec.search_sql('products')").fetchone()
+    assert text is not None
+    shop.execute(f"PREPARE partial (vector) AS {text[0]}".encode())
+    plan = shop.execute(sql.SQL("EXPLAIN EXECUTE partial ({})").format(query())).fetchall()
+    assert "Index Scan using partial_all" in str(plan)
+    # What else indexes of the user's are for pgvec does not know.
+    mends = "SELECT mend FROM pgvec.check_health() WHERE mend LIKE '%DROP INDEX%'"
+    assert shop.execute(mends).fetchall() == []
+    shop.execute("DROP INDEX shop.partial_all")
+    assert shop.execute(mends).fetchall() == []
+
+
 @pytest.mark.parametrize(
     ("given", "index"),
     [
@@ -333,6 +352,15 @@ def test_a_schema_may_be_renamed_with_its_keyword_index(shop: Connection) -> Non
     assert [text for text, *_ in ranking(shop, "products", "sextant")] == ["a sextant"]
     shop.execute("SELECT pgvec.unregister_table('products')")
     assert shop.execute("SELECT count(*) FROM pg_class WHERE relname ~ 'products_(key|lex)'").fetchone() == (0,)
+
+
+def test_a_further_column_that_is_gone_can_be_let_go(shop: Connection) -> None:
+    shop.execute("SELECT pgvec.register_space('products', 'image'); ALTER TABLE shop.products DROP image")
+    told = "SELECT mend FROM pgvec.check_health() WHERE severity = 'error' AND subject = 'collection products'"
+    (mend,) = shop.execute(told).fetchone() or ("",)
+    assert mend == "SELECT pgvec.drop_space('products', 'image');"
+    shop.execute(mend.encode())
+    assert shop.execute(told).fetchall() == []
 
 
 def test_a_restored_table_has_other_numbers(shop: Connection) -> None:
