@@ -489,6 +489,9 @@ def test_what_cannot_be_registered(shop: Connection, table: str, arguments: str,
 def test_a_table_is_registered_once_and_a_view_never(shop: Connection) -> None:
     assert error(shop, "SELECT pgvec.register_table('shop.products', name => 'again')")[0] == "PV002"
     shop.execute("CREATE VIEW shop.v AS SELECT * FROM shop.products")
+    again = error(shop, "SELECT pgvec.register_space('products', 'embedding', 'again')")
+    assert again[0] == "PV002"
+    assert "column 'embedding' of table shop.products is a vector space already" in again[1]
     assert "no views" in error(shop, "SELECT pgvec.register_table('shop.v')")[1]
     shop.execute("CREATE TABLE shop.heir () INHERITS (shop.products)")
     assert "inherits" in error(shop, "SELECT pgvec.register_table('shop.heir')")[1]
@@ -534,6 +537,16 @@ def test_policies_hide_rows_and_select_is_enough(shop: Connection) -> None:
     assert found(shop, ', filter => \'{"status": "sold"}\'') == by_hand(shop, "price < 3 AND status = 'sold'")
     shop.execute("RESET ROLE; REVOKE SELECT ON shop.products FROM buyer; SET ROLE buyer")
     assert error(shop, "SELECT * FROM pgvec.search('products', '[1,2,3,4,5,6,7,8]')")[0] == "42501"
+
+
+def test_keyword_indexes_warn_of_policies(shop: Connection) -> None:
+    shop.execute("ALTER TABLE shop.products ENABLE ROW LEVEL SECURITY")
+    told: list[str] = []
+    shop.add_notice_handler(lambda notice: told.append(f"{notice.message_primary} {notice.message_hint}"))
+    shop.execute("SELECT pgvec.create_keyword_index('products')")
+    assert len(told) == 1
+    assert "policies of table shop.products do not cover its keyword index" in told[0]
+    assert "REVOKE SELECT ON shop.products_keywords, shop.products_lexemes FROM" in told[0]
 
 
 # -- keywords --------------------------------------------------------------------------------------
