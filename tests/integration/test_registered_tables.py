@@ -354,6 +354,12 @@ def test_a_schema_may_be_renamed_with_its_keyword_index(shop: Connection) -> Non
     assert shop.execute("SELECT count(*) FROM pg_class WHERE relname ~ 'products_(key|lex)'").fetchone() == (0,)
 
 
+def test_a_key_that_is_none_any_more_is_told(shop: Connection) -> None:
+    shop.execute("ALTER TABLE shop.products DROP CONSTRAINT products_pkey")
+    told = shop.execute("SELECT finding FROM pgvec.check_health() WHERE subject = 'collection products'").fetchall()
+    assert "column 'id' of table shop.products is no key" in str(told)
+
+
 def test_a_further_column_that_is_gone_can_be_let_go(shop: Connection) -> None:
     shop.execute("SELECT pgvec.register_space('products', 'image'); ALTER TABLE shop.products DROP image")
     told = "SELECT mend FROM pgvec.check_health() WHERE severity = 'error' AND subject = 'collection products'"
