@@ -75,8 +75,13 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     owner   pgvec.collections := pgvec._collection(collection);
-    dropped pgvec.vector_spaces := pgvec._space(collection, name);
+    dropped pgvec.vector_spaces;
 BEGIN
+    -- As the catalogue has it: of a space whose column is gone, or of another type, nothing else is to be had.
+    SELECT s.* INTO dropped FROM pgvec.vector_spaces s WHERE s.collection_id = owner.id AND s.name = drop_space.name;
+    IF dropped.id IS NULL THEN
+        dropped := pgvec._space(collection, name);
+    END IF;
     IF dropped.is_default THEN
         RAISE EXCEPTION 'vector space % is the one that searches of collection % use', quote_literal(dropped.name), quote_literal(collection)
             USING ERRCODE = 'PV005', HINT = 'Drop the collection instead: pgvec.drop_collection(name); or make another space the default: pgvec.switch_space(collection, space).';
@@ -122,7 +127,9 @@ RETURNS TABLE (oid oid, name name, method name, form text, options text[], valid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT i.oid, i.relname, a.amname, shape.form, coalesce(i.reloptions, '{}'), x.indisvalid,
-           x.indisvalid AND x.indpred IS NULL AND shape.form <> 'other'
+           -- What is read of a registered table is WHERE its column IS NOT NULL.
+           x.indisvalid AND (x.indpred IS NULL OR coalesce(pg_get_expr(x.indpred, relation) = '(' || quote_ident(wanted.embedding_column) || ' IS NOT NULL)', false))
+               AND shape.form <> 'other'
                AND o.opcname = format('%s_%s_ops', t.typname, CASE shape.form WHEN 'binary' THEN 'hamming'
                                       ELSE (pgvec._distance(wanted.distance, wanted.type, wanted.dimensions)).suffix END),
            CASE WHEN f.atttypmod > 0 THEN f.atttypmod ELSE wanted.dimensions END, built.lists,
@@ -165,5 +172,5 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec.indexes(text, text) IS
 'The vector indexes of a space. form: full; halfvec (of half precision); binary (of the signs); prefix (of the first
-dimensions only); other. usable: whether searches use it: it is valid, not partial, and its operator class is the distance''s.
+dimensions only); other. usable: whether searches use it: it is valid, not partial (but for WHERE … IS NOT NULL of a registered table), and its operator class is the distance''s.
 Example: SELECT index_name, form, bytes FROM pgvec.indexes(''docs'');';

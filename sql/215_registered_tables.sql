@@ -84,11 +84,13 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     PERFORM pgvec._collection(c.name), pgvec._registered(c.id), pgvec._current_space(space) FROM pgvec.collections c WHERE c.id = space.collection_id;
+    -- Without its unique index a key may come twice, and so may hits.
+    PERFORM pgvec._registered_key(r.relation, r.key_column) FROM pgvec._registered(space.collection_id) r;
     RETURN NULL;
 EXCEPTION WHEN SQLSTATE 'PV001' OR SQLSTATE 'PV005' THEN
     RETURN SQLERRM;
 END $$;
-COMMENT ON FUNCTION pgvec._registration_trouble(pgvec.vector_spaces) IS 'Why a space of a registered table cannot be searched any more; NULL if nothing keeps it from being.';
+COMMENT ON FUNCTION pgvec._registration_trouble(pgvec.vector_spaces) IS 'Why a space of a registered table cannot be searched any more, or not rightly; NULL if nothing keeps it from being.';
 
 CREATE OR REPLACE FUNCTION pgvec._embedding_column(wanted pgvec.vector_spaces) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp

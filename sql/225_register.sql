@@ -100,6 +100,9 @@ BEGIN
     ELSIF EXISTS (SELECT FROM pgvec.vector_spaces s WHERE s.collection_id = owner.id AND s.name = space) THEN
         RAISE EXCEPTION 'collection % has a vector space % already', quote_literal(owner.name), quote_literal(space)
             USING ERRCODE = 'PV002', HINT = 'Drop it first with pgvec.drop_space(collection, name): the column stays.';
+    ELSIF EXISTS (SELECT FROM pgvec.vector_spaces s WHERE s.collection_id = owner.id AND s.embedding_column = embedding) THEN
+        RAISE EXCEPTION 'column % of table % is a vector space already', quote_literal(embedding), relation
+            USING ERRCODE = 'PV002', HINT = 'Drop that first with pgvec.drop_space(collection, name): the column stays.';
     ELSIF found.type IS NULL THEN
         RAISE EXCEPTION 'table % has no vector column %', relation, quote_nullable(embedding)
             USING ERRCODE = 'PV005', HINT = format('Its columns of type vector, halfvec, sparsevec or bit: %s.', coalesce(
@@ -171,7 +174,7 @@ BEGIN
 END $$;
 COMMENT ON FUNCTION pgvec.register_table(regclass, text, text, text, text, text, text, text, text, integer, boolean, text) IS
 'Make a table of yours with a vector column a collection: searched, tuned and watched as others are, and only read. Nothing is copied, nothing on the
-table is changed. embedding: the vector column, whose type and dimensions count; text: the column that hits show, and keyword searches search; key: a whole number
+table is changed, but for the triggers of a keyword index, and vectors that pgvec collection embed writes. embedding: the vector column, whose type and dimensions count; text: the column that hits show, and keyword searches search; key: a whole number
 that is unique and not null, the primary key unless told; id: what hits name rows by, the key unless told; name: of the collection, the table''s
 unless told; distance: the one its vector index is built for, or cosine, unless told; metadata: a jsonb column whose keys can be filtered by. All other
 columns that filters can compare are typed columns. keywords: whether it gets a keyword index, tables <name>_keywords and <name>_lexemes and

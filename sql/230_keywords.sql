@@ -200,6 +200,11 @@ BEGIN
     EXECUTE format('CREATE INDEX ON %I.%I USING gin (lexemes) WITH (gin_pending_list_limit = 1024)', home, stem || '_keywords');
     EXECUTE format('CREATE INDEX ON %I.%I (lexeme)', home, stem || '_lexemes');
     IF r.collection_id IS NOT NULL THEN
+        IF (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = r.relation) THEN
+            RAISE NOTICE 'the policies of table % do not cover its keyword index: who may read that sees which words rows have', r.relation
+                USING HINT = format('To keep them from that: REVOKE SELECT ON %I.%I, %1$I.%3$I FROM …; they can search by vector then.',
+                                    home, stem || '_keywords', stem || '_lexemes');
+        END IF;
         PERFORM pgvec._let_writers_keep(r.relation, ARRAY[format('%I.%I', home, stem || '_keywords'), format('%I.%I', home, stem || '_lexemes')]);
     END IF;
 END $$;

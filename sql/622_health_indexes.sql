@@ -16,6 +16,15 @@ AS $$
 $$;
 COMMENT ON FUNCTION pgvec._is_building(oid, integer) IS 'Whether an index is being built on a table, by anybody, or a space is locked for a build.';
 
+CREATE OR REPLACE FUNCTION pgvec._is_users(space_id integer, index name) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pgvec.vector_spaces s WHERE s.id = _is_users.space_id AND s.embedding_column IS NOT NULL)
+       AND NOT EXISTS (SELECT FROM pgvec.index_builds b WHERE b.space_id = _is_users.space_id AND b.index_name = index)
+$$;
+COMMENT ON FUNCTION pgvec._is_users(integer, name) IS
+'Whether an index is one that the user made on a registered table: what else it serves only they know, and nobody tells them to drop it.';
+
 CREATE OR REPLACE FUNCTION pgvec._leftover_indexes() RETURNS TABLE (space_id integer, schema_name name, name name, index text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
@@ -43,7 +52,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT 'warning', i.subject, format('is one of several on %s: searches were tuned for %s, the planner takes the one it thinks cheaper, and writes pay for all',
                                         i.space, used.name),
-           format('DROP INDEX CONCURRENTLY %s;', i.index::regclass)
+           CASE WHEN pgvec._is_users(i.space_id, i.name) THEN format('pgvec index list %s', i.arguments)
+                ELSE format('DROP INDEX CONCURRENTLY %s;', i.index::regclass) END
     FROM pgvec._all_indexes() i JOIN pgvec._all_indexes() used ON used.space_id = i.space_id AND used.place = 1
     WHERE i.place > 1 AND i.usable AND used.usable AND NOT pgvec._is_building(i.vectors, i.space_id)
 $$;
@@ -56,13 +66,16 @@ AS $$
                WHEN i.form = 'other' THEN 'its expression is none that they order by'
                ELSE format('its operator class, %s, is not that of the distance, %s', o.opcname, (s.wanted).distance) END),
            -- Beside another one it is only in the way.
-           format('DROP INDEX CONCURRENTLY %s;', i.index::regclass) || CASE WHEN EXISTS (SELECT FROM pgvec._all_indexes() u WHERE u.space_id = i.space_id AND u.usable)
-               THEN '' ELSE format('  -- then: pgvec index create %s %s', i.arguments, i.method) END
+           CASE WHEN yours.yes THEN format('pgvec index create %s %s', i.arguments, i.method)
+                ELSE format('DROP INDEX CONCURRENTLY %s;', i.index::regclass) || CASE WHEN other.usable THEN ''
+                     ELSE format('  -- then: pgvec index create %s %s', i.arguments, i.method) END END
     FROM pgvec._all_indexes() i
     JOIN pgvec._all_spaces() s ON s.space_id = i.space_id
     JOIN pg_index x ON x.indexrelid = i.index
     JOIN pg_opclass o ON o.oid = x.indclass[0]
-    WHERE i.valid AND NOT i.usable
+    CROSS JOIN LATERAL (SELECT pgvec._is_users(i.space_id, i.name) AS yes) yours
+    CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pgvec._all_indexes() u WHERE u.space_id = i.space_id AND u.usable) AS usable) other
+    WHERE i.valid AND NOT i.usable AND NOT (yours.yes AND other.usable)
 $$;
 COMMENT ON FUNCTION pgvec._health_unusable() IS 'Vector indexes that no search can use.';
 
@@ -104,8 +117,9 @@ AS $$
                THEN format('was used by no search since %s, and %s of the logged ones were asked since', to_char(since.moment, 'YYYY-MM-DD'), asked.times)
                -- By hand: nobody knows when.
                ELSE format('was used by no search, and %s are logged, if not all of them from before it was built', asked.times) END,
-           format('SELECT * FROM pgvec.explain(%L, (SELECT %s FROM %s LIMIT 1), space => %L);  -- why; or DROP INDEX CONCURRENTLY %s;',
-                  s.collection, pgvec._embedding_column(s.wanted), i.vectors::regclass, (s.wanted).name, i.index::regclass)
+           format('SELECT * FROM pgvec.explain(%L, (SELECT %s FROM %s LIMIT 1), space => %L);  -- why%s',
+                  s.collection, pgvec._embedding_column(s.wanted), i.vectors::regclass, (s.wanted).name,
+                  CASE WHEN NOT pgvec._is_users(i.space_id, i.name) THEN format('; or DROP INDEX CONCURRENTLY %s;', i.index::regclass) END)
     FROM pgvec._all_indexes() i
     JOIN pgvec._all_spaces() s ON s.space_id = i.space_id
     JOIN pg_stat_all_indexes u ON u.indexrelid = i.index

@@ -18,7 +18,11 @@ COMMENT ON FUNCTION pgvec._health_lost() IS 'Tables of which only the catalogue 
 CREATE OR REPLACE FUNCTION pgvec._health_registered() RETURNS TABLE (severity text, subject text, finding text, mend text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT DISTINCT 'error', 'collection ' || c.name, t.trouble, format('SELECT pgvec.unregister_table(%L);  -- then register it again', c.name)
+    -- Of a column that only a further space is of nothing else depends.
+    SELECT DISTINCT 'error', 'collection ' || c.name, t.trouble,
+           CASE WHEN NOT s.is_default AND EXISTS (SELECT FROM pgvec.vector_spaces e WHERE e.collection_id = c.id AND e.is_default AND pgvec._registration_trouble(e) IS NULL)
+                THEN format('SELECT pgvec.drop_space(%L, %L);', c.name, s.name)
+                ELSE format('SELECT pgvec.unregister_table(%L);  -- then register it again', c.name) END
     FROM pgvec.collections c JOIN pgvec.vector_spaces s ON s.collection_id = c.id AND s.embedding_column IS NOT NULL
     CROSS JOIN LATERAL (SELECT pgvec._registration_trouble(s) AS trouble) t WHERE t.trouble IS NOT NULL
 $$;

@@ -226,6 +226,25 @@ def test_the_user_s_indexes_serve_and_go_on_to(shop: Connection) -> None:
     assert "the index was not used. To compare them all is cheaper" in explained
 
 
+def test_a_partial_index_on_the_rows_with_a_vector_serves(shop: Connection) -> None:
+    shop.execute('DROP INDEX shop.products_by_hand; ALTER TABLE shop.products RENAME embedding TO "Meaning"')
+    partial = "CREATE INDEX partial_{} ON shop.products USING hnsw ({} vector_cosine_ops) WHERE {}"
+    shop.execute(partial.format("all", '"Meaning"', '"Meaning" IS NOT NULL').encode())
+    shop.execute(partial.format("some", '"Meaning"', "price > 5").encode())
+    usable = "SELECT index_name, usable FROM pgvec.indexes('products')"
+    assert shop.execute(usable).fetchall() == [("partial_all", True), ("partial_some", False)]
+    text = shop.execute("SELECT pgvec.search_sql('products')").fetchone()
+    assert text is not None
+    shop.execute(f"PREPARE partial (vector) AS {text[0]}".encode())
+    plan = shop.execute(sql.SQL("EXPLAIN EXECUTE partial ({})").format(query())).fetchall()
+    assert "Index Scan using partial_all" in str(plan)
+    # What else indexes of the user's are for pgvec does not know.
+    mends = "SELECT mend FROM pgvec.check_health() WHERE mend LIKE '%DROP INDEX%'"
+    assert shop.execute(mends).fetchall() == []
+    shop.execute("DROP INDEX shop.partial_all")
+    assert shop.execute(mends).fetchall() == []
+
+
 @pytest.mark.parametrize(
     ("given", "index"),
     [
@@ -333,6 +352,21 @@ def test_a_schema_may_be_renamed_with_its_keyword_index(shop: Connection) -> Non
     assert [text for text, *_ in ranking(shop, "products", "sextant")] == ["a sextant"]
     shop.execute("SELECT pgvec.unregister_table('products')")
     assert shop.execute("SELECT count(*) FROM pg_class WHERE relname ~ 'products_(key|lex)'").fetchone() == (0,)
+
+
+def test_a_key_that_is_none_any_more_is_told(shop: Connection) -> None:
+    shop.execute("ALTER TABLE shop.products DROP CONSTRAINT products_pkey")
+    told = shop.execute("SELECT finding FROM pgvec.check_health() WHERE subject = 'collection products'").fetchall()
+    assert "column 'id' of table shop.products is no key" in str(told)
+
+
+def test_a_further_column_that_is_gone_can_be_let_go(shop: Connection) -> None:
+    shop.execute("SELECT pgvec.register_space('products', 'image'); ALTER TABLE shop.products DROP image")
+    told = "SELECT mend FROM pgvec.check_health() WHERE severity = 'error' AND subject = 'collection products'"
+    (mend,) = shop.execute(told).fetchone() or ("",)
+    assert mend == "SELECT pgvec.drop_space('products', 'image');"
+    shop.execute(mend.encode())
+    assert shop.execute(told).fetchall() == []
 
 
 def test_a_restored_table_has_other_numbers(shop: Connection) -> None:
@@ -461,6 +495,9 @@ def test_what_cannot_be_registered(shop: Connection, table: str, arguments: str,
 def test_a_table_is_registered_once_and_a_view_never(shop: Connection) -> None:
     assert error(shop, "SELECT pgvec.register_table('shop.products', name => 'again')")[0] == "PV002"
     shop.execute("CREATE VIEW shop.v AS SELECT * FROM shop.products")
+    again = error(shop, "SELECT pgvec.register_space('products', 'embedding', 'again')")
+    assert again[0] == "PV002"
+    assert "column 'embedding' of table shop.products is a vector space already" in again[1]
     assert "no views" in error(shop, "SELECT pgvec.register_table('shop.v')")[1]
     shop.execute("CREATE TABLE shop.heir () INHERITS (shop.products)")
     assert "inherits" in error(shop, "SELECT pgvec.register_table('shop.heir')")[1]
@@ -506,6 +543,16 @@ def test_policies_hide_rows_and_select_is_enough(shop: Connection) -> None:
     assert found(shop, ', filter => \'{"status": "sold"}\'') == by_hand(shop, "price < 3 AND status = 'sold'")
     shop.execute("RESET ROLE; REVOKE SELECT ON shop.products FROM buyer; SET ROLE buyer")
     assert error(shop, "SELECT * FROM pgvec.search('products', '[1,2,3,4,5,6,7,8]')")[0] == "42501"
+
+
+def test_keyword_indexes_warn_of_policies(shop: Connection) -> None:
+    shop.execute("ALTER TABLE shop.products ENABLE ROW LEVEL SECURITY")
+    told: list[str] = []
+    shop.add_notice_handler(lambda notice: told.append(f"{notice.message_primary} {notice.message_hint}"))
+    shop.execute("SELECT pgvec.create_keyword_index('products')")
+    assert len(told) == 1
+    assert "policies of table shop.products do not cover its keyword index" in told[0]
+    assert "REVOKE SELECT ON shop.products_keywords, shop.products_lexemes FROM" in told[0]
 
 
 # -- keywords --------------------------------------------------------------------------------------
