@@ -175,9 +175,12 @@ class Pool:
                 yield connection
 
     @contextmanager
-    def stopping(self, stop: Callable[[], None]) -> Iterator[None]:  # noqa: ARG002
-        """Have `stop` called if the block, which waits for other things than the server, is to end before its time."""
-        yield  # here Ctrl-C ends it
+    def stopping(self, stop: Callable[[], None]) -> Iterator[Callable[[], None]]:  # noqa: ARG002
+        """Have `stop` called if the block, which waits for other things than the server, is to end before its time.
+
+        Yields what then raises, as Ctrl-C does; to be called between what it waits for.
+        """
+        yield lambda: None  # here Ctrl-C ends it
 
     def own_processes(self) -> list[int]:
         """Return the server processes of this pool's sessions, lent and dedicated ones too."""

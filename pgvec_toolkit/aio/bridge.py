@@ -59,10 +59,10 @@ class Bridge(Database):
             yield connection
 
     @contextmanager
-    def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Have `stop` called when the task is cancelled that the block works for."""
-        with stopped_by(stop):
-            yield
+    def stopping(self, stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
+        """Have `stop` called when the task is cancelled that the block works for; yields what then raises."""
+        with stopped_by(stop) as heed:
+            yield heed
 
     async def take_back(self, connection: LoopConnection) -> None:
         """Give a connection back to the pool of tasks, which would lose one if it were interrupted meanwhile."""

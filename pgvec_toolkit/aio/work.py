@@ -91,16 +91,17 @@ def known(connection: Connection) -> Iterator[Connection]:
 
 
 @contextmanager
-def stopped_by(stop: Callable[[], None]) -> Iterator[None]:
-    """Have something called when the work is cancelled, if this is some, for the length of the block."""
+def stopped_by(stop: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Have something called when the work is cancelled, if this is some, for the length of the block: yields `heed`."""
     work = _work.get()
-    if work is not None:
-        work.stops.append(stop)
+    if work is None:
+        yield lambda: None
+        return
+    work.stops.append(stop)
     try:
-        yield
+        yield work.heed
     finally:
-        if work is not None:
-            work.stops.remove(stop)
+        work.stops.remove(stop)
 
 
 def heeding(gen: PQGen[_Result]) -> PQGen[_Result]:

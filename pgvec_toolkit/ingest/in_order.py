@@ -146,8 +146,11 @@ class InOrder:
         self._idle: list[Connection] = []
         self._borrowed = ExitStack()
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="pgvec-write")
+        self._heed: Callable[[], None] = lambda: None
 
     def __enter__(self) -> Self:
+        # What is embedded or prepared now is finished; nothing is written thereafter.
+        self._heed = self._borrowed.enter_context(self._pool.stopping(self._abandoned.set))
         return self
 
     def __exit__(
@@ -169,6 +172,7 @@ class InOrder:
 
     def submit(self, batch: Batch) -> None:
         """Have a batch written; waits while as many as may be are being written, and for those with the same ids."""
+        self._heed()
         ids = frozenset(batch.ids)
         self._finish(self._most - 1)
         while any(not ids.isdisjoint(job.ids) for job in self._jobs):
@@ -196,6 +200,8 @@ class InOrder:
         """Wait for the oldest batches, until so many are left."""
         while len(self._jobs) > left:
             job = self._jobs[0]
+            wait([job.future])
+            self._heed()
             done = job.future.result()
             self._jobs.popleft()
             self._idle.append(job.connection)

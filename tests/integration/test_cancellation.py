@@ -10,7 +10,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -241,6 +241,33 @@ async def test_long_work_ends_on_the_server_and_here(
     assert await docs.count() == ROWS
     await docs.upsert([{"id": "y", "text": "y"}], progress=False)
     assert await docs.count() == ROWS + 1
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+async def test_nothing_is_written_of_what_is_embedded_meanwhile(
+    docs: AsyncCollection, adb: AsyncDatabase, connections: int
+) -> None:
+    begun, let_go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    embedded = 0
+
+    class Slow(WordEmbedder):
+        def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            nonlocal embedded
+            embedded += 1
+            loop.call_soon_threadsafe(begun.set)
+            assert let_go.wait(60)
+            return super().embed_documents(texts)
+
+    slow = await adb.collection(docs.name, embedder=Slow(16))
+    records = [{"id": f"x{row}", "text": f"word{row}"} for row in range(10)]
+    upsert = asyncio.create_task(slow.upsert(records, batch_size=1, connections=connections, progress=False))
+    await begun.wait()
+    upsert.cancel()
+    loop.call_soon(let_go.set)  # once the task has heard of it
+    with pytest.raises(asyncio.CancelledError):
+        await upsert
+    assert (embedded, await docs.count()) == (1, ROWS)
 
 
 async def test_a_worker_that_sleeps_is_woken_to_end(adb: AsyncDatabase, connection: psycopg.Connection) -> None:
