@@ -69,33 +69,47 @@ DECLARE
     -- The arguments, for a registered table: schema and stem of the index, language, name and number of the columns for key and text, the
     -- numbers of the table of keywords and of the table. No catalogue of pgvec's is read: who writes rows need not have rights there.
     stem     text := coalesce(TG_ARGV[1], TG_TABLE_NAME);
-    home     text := CASE TG_NARGS WHEN 0 THEN TG_TABLE_SCHEMA ELSE pgvec._keyword_home(stem, TG_ARGV[7]::oid, TG_ARGV[0], TG_TABLE_SCHEMA) END;
-    keywords text := format('%I.%I', home, stem || '_keywords');
-    lexemes  text := format('%I.%I', home, stem || '_lexemes');
-    key      name := pgvec._column_now(TG_RELID, TG_ARGV[3], CASE WHEN TG_RELID = TG_ARGV[8]::oid THEN TG_ARGV[4]::smallint END);
-    written  name := pgvec._column_now(TG_RELID, TG_ARGV[5], CASE WHEN TG_RELID = TG_ARGV[8]::oid THEN TG_ARGV[6]::smallint END);
-    read     text := CASE WHEN key IS NOT NULL AND written IS NOT NULL THEN format(
-        '(SELECT r.%I AS key, r.%I::text AS text, to_tsvector(%L::regconfig, left(coalesce(r.%2$I, ''''), 250000)) AS tsv FROM ', key, written, TG_ARGV[2]) END;
-    olds     text := coalesce(read || 'old_rows r)', 'old_rows');
-    news     text := coalesce(read || 'new_rows r)', 'new_rows');
+    home     text := TG_TABLE_SCHEMA;
+    olds     text := 'old_rows';
+    news     text := 'new_rows';
     -- Words that have not changed need no writing; but where they are not stored, to look for them costs more than to compare the texts.
     words    text := CASE TG_NARGS WHEN 0 THEN 'o.tsv <> n.tsv' ELSE 'o.text <> n.text' END;
-    -- An UPDATE of other columns changes nothing here.
-    come     text := CASE TG_OP WHEN 'INSERT' THEN format('SELECT n.key, n.tsv FROM %s n WHERE n.text IS NOT NULL', news)
-        WHEN 'UPDATE' THEN format('SELECT n.key, n.tsv FROM %s n LEFT JOIN %s o ON o.key = n.key WHERE n.text IS NOT NULL AND (o.text IS NULL OR %s)', news, olds, words) END;
-    gone     text := CASE TG_OP WHEN 'DELETE' THEN format('SELECT o.key, o.tsv FROM %s o WHERE o.text IS NOT NULL', olds)
-        WHEN 'UPDATE' THEN format('SELECT o.key, o.tsv FROM %s o LEFT JOIN %s n ON n.key = o.key WHERE o.text IS NOT NULL AND (n.text IS NULL OR %s)', olds, news, words) END;
+    keywords text;
+    lexemes  text;
+    key      name;
+    written  name;
+    read     text;
+    come     text;
+    gone     text;
     changed  boolean;
     counted  bigint;
 BEGIN
+    IF TG_NARGS > 0 THEN
+        home := pgvec._keyword_home(stem, TG_ARGV[7]::oid, TG_ARGV[0], TG_TABLE_SCHEMA);
+    END IF;
+    keywords := format('%I.%I', home, stem || '_keywords');
+    lexemes := format('%I.%I', home, stem || '_lexemes');
     IF TG_OP = 'TRUNCATE' THEN
         EXECUTE format('TRUNCATE %s, %s', keywords, lexemes);
         RETURN NULL;
     END IF;
-    -- The user dropped a column that the index is of. What is wrong with that searches and health say; their writes have to go on.
-    IF TG_NARGS > 0 AND read IS NULL THEN
-        RETURN NULL;
+    IF TG_NARGS > 0 THEN
+        key := pgvec._column_now(TG_RELID, TG_ARGV[3], CASE WHEN TG_RELID = TG_ARGV[8]::oid THEN TG_ARGV[4]::smallint END);
+        written := pgvec._column_now(TG_RELID, TG_ARGV[5], CASE WHEN TG_RELID = TG_ARGV[8]::oid THEN TG_ARGV[6]::smallint END);
+        -- The user dropped a column that the index is of. What is wrong with that searches and health say; their writes have to go on.
+        IF key IS NULL OR written IS NULL THEN
+            RETURN NULL;
+        END IF;
+        read := format('(SELECT r.%I AS key, r.%I::text AS text, to_tsvector(%L::regconfig, left(coalesce(r.%2$I, ''''), 250000)) AS tsv FROM ',
+                       key, written, TG_ARGV[2]);
+        olds := read || 'old_rows r)';
+        news := read || 'new_rows r)';
     END IF;
+    -- An UPDATE of other columns changes nothing here.
+    come := CASE TG_OP WHEN 'INSERT' THEN format('SELECT n.key, n.tsv FROM %s n WHERE n.text IS NOT NULL', news)
+        WHEN 'UPDATE' THEN format('SELECT n.key, n.tsv FROM %s n LEFT JOIN %s o ON o.key = n.key WHERE n.text IS NOT NULL AND (o.text IS NULL OR %s)', news, olds, words) END;
+    gone := CASE TG_OP WHEN 'DELETE' THEN format('SELECT o.key, o.tsv FROM %s o WHERE o.text IS NOT NULL', olds)
+        WHEN 'UPDATE' THEN format('SELECT o.key, o.tsv FROM %s o LEFT JOIN %s n ON n.key = o.key WHERE o.text IS NOT NULL AND (n.text IS NULL OR %s)', olds, news, words) END;
     -- Counted, not EXISTS: for a first row, which an UPDATE of other columns has not, the planner would compare each old row with each new one.
     EXECUTE format('SELECT count(*) > 0 FROM (%s) c', concat_ws(' UNION ALL ', come, gone)) INTO changed;
     IF NOT changed THEN
