@@ -68,6 +68,12 @@ class Bridge(Database):
         with stopped_by(stop) as heed:
             yield heed
 
+    async def lend(self) -> LoopConnection:
+        """Take a connection from the pool of tasks, as spawned code does."""
+        borrowed = await spawn(self._borrow)
+        assert isinstance(borrowed, SpawnedConnection)
+        return borrowed.loop_connection
+
     async def take_back(self, connection: LoopConnection) -> None:
         """Give a connection back to the pool of tasks, which would lose one if it were interrupted meanwhile."""
         if connection.pgconn.pipeline_status:  # cancelled where psycopg had entered it, and let others have a turn

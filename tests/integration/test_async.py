@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 import pgvec_toolkit as pgvec
 from pgvec_toolkit import AsyncCollection, AsyncDatabase, Collection
 from pgvec_toolkit.aio import database as module
+from pgvec_toolkit.collection import base
 from pgvec_toolkit.database import Database
+from pgvec_toolkit.embed.registry import embedder_of
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, ConnectionFailed, NotMigrated
 from tests.words import WordEmbedder
 
@@ -204,6 +206,21 @@ async def test_the_event_loop_goes_on_while_a_text_is_embedded(adb: AsyncDatabas
     assert not search.done()
     let_go.set()
     assert await search == []
+
+
+async def test_first_searches_load_the_model_once(adb: AsyncDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+
+    def load(*arguments: Any) -> Any:
+        loaded.append(arguments)
+        return embedder_of(*arguments)
+
+    monkeypatch.setattr(base, "embedder_of", load)
+    await adb.create_collection("docs", embedder=WordEmbedder())
+    docs = await adb.collection("docs", embedder=WordEmbedder())
+    loaded.clear()
+    await asyncio.gather(*(docs.search("fox") for _ in range(20)))
+    assert len(loaded) == 1
 
 
 async def test_driver_connections_are_lent_too(adb: AsyncDatabase, docs: AsyncCollection) -> None:
