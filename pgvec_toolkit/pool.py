@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -110,6 +109,7 @@ class Pool:
         self._options: dict[str, Any] = {"autocommit": True, **prepared}
         if "connect_timeout" not in conninfo_to_dict(dsn) and "PGCONNECT_TIMEOUT" not in os.environ:
             self._options["connect_timeout"] = _CONNECT_TIMEOUT
+        self._capabilities: Capabilities | None = None
         self._connections: weakref.WeakSet[Connection] = weakref.WeakSet()
         # No idle minimum unless asked for: a script that forgets to close leaves no connection and no thread waiting.
         self._pool: ConnectionPool[Connection] = ConnectionPool(
@@ -207,9 +207,15 @@ class Pool:
             self._pool.open()
         self._pool.drain()
 
-    @cached_property
+    @property
     def capabilities(self) -> Capabilities:
         """The server's and the extension's versions; raises UnsupportedFeature if the extension is too old."""
+        # Not a cached_property: that of Python 3.11 has a lock, which a task would hold while it waits for the server.
+        if self._capabilities is None:
+            self._capabilities = self._ask_capabilities()
+        return self._capabilities
+
+    def _ask_capabilities(self) -> Capabilities:
         server, vector, replica = self.fetch_one(
             "SELECT current_setting('server_version'),"
             " (SELECT extversion FROM pg_extension WHERE extname = 'vector'), pg_is_in_recovery()"

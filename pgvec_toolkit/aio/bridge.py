@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from psycopg_pool import AsyncConnectionPool
 from pgvec_toolkit.aio.connections import LoopConnection, SpawnedConnection, WorkConnection
 from pgvec_toolkit.aio.work import Work, known, stopped_by
 from pgvec_toolkit.database import Database
+from pgvec_toolkit.errors import ConnectionFailed
 from pgvec_toolkit.greenlets import in_task, spawn, uninterrupted_at_once, wait_for
 from pgvec_toolkit.pool import Connection, notice_end
 
@@ -43,6 +45,8 @@ class Bridge(Database):
 
     async def do(self, call: Callable[[], _Result]) -> _Result:
         """Make a call in a thread; it is interrupted when the task is cancelled."""
+        if self.loop_pool.closed:
+            raise ConnectionFailed("the database is closed: connect_async() opens another")
         return await Work().run(self._executor, call)
 
     @contextmanager
@@ -64,6 +68,12 @@ class Bridge(Database):
         with stopped_by(stop) as heed:
             yield heed
 
+    async def lend(self) -> LoopConnection:
+        """Take a connection from the pool of tasks, as spawned code does."""
+        borrowed = await spawn(self._borrow)
+        assert isinstance(borrowed, SpawnedConnection)
+        return borrowed.loop_connection
+
     async def take_back(self, connection: LoopConnection) -> None:
         """Give a connection back to the pool of tasks, which would lose one if it were interrupted meanwhile."""
         if connection.pgconn.pipeline_status:  # cancelled where psycopg had entered it, and let others have a turn
@@ -73,7 +83,7 @@ class Bridge(Database):
     async def close_all(self) -> None:
         """Close all connections; work that is going on is not waited for."""
         await self.loop_pool.close()
-        await self.do(self.close)
+        await asyncio.to_thread(self.close)  # not behind that work
         self._executor.shutdown(wait=False)
 
     def _take(self, timeout: float) -> Connection:

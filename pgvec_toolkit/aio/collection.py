@@ -48,7 +48,7 @@ class AsyncCollection(Awaited[Collection]):
     search = awaited(Collection.search)
     keyword_search = awaited(Collection.keyword_search)
     hybrid_search = awaited(Collection.hybrid_search)
-    search_many = awaited(Collection.search_many)
+    search_many = in_thread(Collection.search_many)  # decoding that many hits takes seconds
     search_as_of = awaited(Collection.search_as_of)
     similar = awaited(Collection.similar)
     maxsim = awaited(Collection.maxsim)

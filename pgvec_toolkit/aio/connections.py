@@ -58,7 +58,10 @@ class SpawnedConnection(psycopg.Connection[tuple[Any, ...]]):
     """The session of a `LoopConnection`, which has the task wait for its answers."""
 
     def __init__(self, connection: LoopConnection) -> None:
+        handlers = connection.pgconn.notice_handler, connection.pgconn.notify_handler
         super().__init__(connection.pgconn)
+        # Those of the connection that is lent to users, which these have taken the place of.
+        connection.pgconn.notice_handler, connection.pgconn.notify_handler = handlers
         self._pool = None  # the other one warns, if it is not closed
         self.loop_connection = connection
 

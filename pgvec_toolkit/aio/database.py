@@ -81,7 +81,7 @@ class AsyncDatabase(Awaited[Database]):
     async def connection(self) -> AsyncIterator[psycopg.AsyncConnection[tuple[Any, ...]]]:
         """Borrow an autocommit connection from the pool; its driver errors come out as pgvec's."""
         with translated_errors():
-            borrowed = await self._bridge.loop_pool.getconn()
+            borrowed = await self._bridge.lend()
             try:
                 yield borrowed
             finally:

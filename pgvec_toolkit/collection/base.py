@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -44,6 +45,7 @@ class CollectionBase:
         self._database = database
         self._given = {space.name: embedder}  # embedders that were handed over, by space
         self._embedders: dict[int, Embedder] = {}  # by the id of their space
+        self._loading = Lock()
         self._searcher = Searcher(database, name)
         self._hybrid_searcher = HybridSearcher(database, name)
         self._spaces: dict[str, Space] = {}
@@ -120,7 +122,7 @@ class CollectionBase:
     def _embedder(self, space: Space) -> Embedder:
         if space.id not in self._embedders:
             try:
-                self._embedders[space.id] = outside(embedder_of, space, self._given.get(space.name), self.name)
+                outside(self._load, space)
             except EmbeddingError as error:
                 if not self._moved or space.name in self._given:
                     raise
@@ -129,6 +131,12 @@ class CollectionBase:
                     "cannot be loaded by that name, open the collection again, with embedder=…"
                 ) from error
         return self._embedders[space.id]
+
+    def _load(self, space: Space) -> None:
+        """Load the embedder of a space, unless another thread has done so meanwhile."""
+        with self._loading:
+            if space.id not in self._embedders:
+                self._embedders[space.id] = embedder_of(space, self._given.get(space.name), self.name)
 
     def _check_ours(self) -> None:
         if self.space.registered:

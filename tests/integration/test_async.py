@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 import pgvec_toolkit as pgvec
 from pgvec_toolkit import AsyncCollection, AsyncDatabase, Collection
 from pgvec_toolkit.aio import database as module
+from pgvec_toolkit.collection import base
 from pgvec_toolkit.database import Database
+from pgvec_toolkit.embed.registry import embedder_of
 from pgvec_toolkit.errors import CollectionNotFound, ConfigurationError, ConnectionFailed, NotMigrated
 from tests.words import WordEmbedder
 
@@ -206,6 +208,21 @@ async def test_the_event_loop_goes_on_while_a_text_is_embedded(adb: AsyncDatabas
     assert await search == []
 
 
+async def test_first_searches_load_the_model_once(adb: AsyncDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+
+    def load(*arguments: Any) -> Any:
+        loaded.append(arguments)
+        return embedder_of(*arguments)
+
+    monkeypatch.setattr(base, "embedder_of", load)
+    await adb.create_collection("docs", embedder=WordEmbedder())
+    docs = await adb.collection("docs", embedder=WordEmbedder())
+    loaded.clear()
+    await asyncio.gather(*(docs.search("fox") for _ in range(20)))
+    assert len(loaded) == 1
+
+
 async def test_driver_connections_are_lent_too(adb: AsyncDatabase, docs: AsyncCollection) -> None:
     for _ in range(2):  # prepared statements of both live in one session
         await docs.search("fox")
@@ -218,6 +235,40 @@ async def test_driver_connections_are_lent_too(adb: AsyncDatabase, docs: AsyncCo
         async with adb.connection() as connection:
             await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
     assert len(await docs.search("fox")) == 5
+
+
+async def test_handlers_of_a_lent_connection_are_called(adb: AsyncDatabase) -> None:
+    async with adb.connection() as connection:
+        said: list[str] = []
+        connection.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
+        connection.add_notify_handler(lambda notify: said.append(notify.payload))
+        await connection.execute("DO $$ BEGIN RAISE NOTICE 'look'; END $$")
+        await connection.execute("LISTEN here")
+        await connection.execute("NOTIFY here, 'listen'")
+        assert said == ["look", "listen"]
+
+
+async def test_closing_waits_for_no_work_and_may_be_repeated(dsn: str) -> None:
+    begun, let_go = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    class Slow(WordEmbedder):
+        def embed_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            loop.call_soon_threadsafe(begun.set)
+            assert let_go.wait(60)
+            return super().embed_documents(texts)
+
+    adb = await pgvec.connect_async(dsn, max_size=1)
+    docs = await adb.create_collection("docs", embedder=Slow())
+    upsert = asyncio.create_task(docs.upsert([{"id": "x", "text": "x"}], progress=False))
+    await begun.wait()
+    async with asyncio.timeout(30):
+        await adb.close()
+        await adb.close()
+    with pytest.raises(ConnectionFailed, match="closed"):
+        await docs.upsert([{"id": "y", "text": "y"}])
+    let_go.set()
+    await upsert
 
 
 async def test_a_session_ended_while_idle_is_not_noticed(docs: AsyncCollection, connection: psycopg.Connection) -> None:
