@@ -101,7 +101,7 @@ def run_examples(file: str, dsn: str, shell: Shell) -> dict[str, Any]:
         if example.language == "python":
             printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
-                exec(compile(example.text, where, "exec"), namespace)
+                exec(compile(example.text, where, "exec", dont_inherit=True), namespace)  # not the futures of this file
             output = printed.getvalue()
         elif example.language in ("bash", "sql"):
             command = psql(dsn, "-v", "ON_ERROR_STOP=1", "-f", "-")
