@@ -45,6 +45,7 @@ _ERRORS: dict[str, type[PgvecError]] = {
     "PV005": ConfigurationError,
     "3F000": NotMigrated,  # invalid_schema_name
     "42501": ConfigurationError,  # insufficient_privilege
+    "42602": InvalidName,  # of a table that is looked up
     "22003": ConfigurationError,  # numeric_value_out_of_range: k, mostly
     "22007": FilterError,  # invalid_datetime_format: a date in a filter, read only when the search runs
     "22008": FilterError,  # datetime_field_overflow
@@ -52,7 +53,10 @@ _ERRORS: dict[str, type[PgvecError]] = {
     "57P02": ConnectionFailed,  # crash_shutdown
     "57P03": ConnectionFailed,  # cannot_connect_now
 }
-_HINTS = {"42501": "An administrator can grant what is missing: docs/sql.md#permissions says what each task needs"}
+_HINTS = {
+    "42501": "An administrator can grant what is missing: docs/sql.md#permissions says what each task needs",
+    "42602": 'Names with capitals, spaces or dots are written in double quotes, as shop."Price list"',
+}
 MINIMUM_VECTOR_VERSION = (0, 8, 0)  # iterative index scans
 _CONNECT_TIMEOUT = 10  # seconds, unless the DSN or PGCONNECT_TIMEOUT says otherwise
 # Those that the server has: of transactions from version 17 on.

@@ -107,6 +107,11 @@ def test_what_changes_while_it_is_embedded_is_left_for_the_next(db: Database, no
     assert notes.execute(state).fetchall() == [(1, True, None), (2, False, True), (3, False, False)]
 
 
+def test_a_name_that_needs_quotes_is_told_so(db: Database) -> None:
+    with pytest.raises(InvalidName, match=r'written in double quotes, as shop\."Price list"'):
+        db.register_table("My shop.x")
+
+
 def test_an_embedder_that_does_not_fit_registers_nothing(db: Database, notes: Connection) -> None:
     with pytest.raises(ConfigurationError, match="makes 8 dimensions, not 16"):
         registered(db, WordEmbedder(8))
