@@ -68,26 +68,30 @@ def write_registration(
     """Write a revision that registers a table, with the options of Database.register_table; returns its file."""
     usual = {"embedding": "embedding", "space": "dense", "language": "english", "keywords": False}
     told = {name: None if value == usual.get(name) else value for name, value in options.items()}
-    registration = CallOp.registration({"relation": relation, **told}, _entry(embedder))
+    registration = CallOp.registration({"relation": relation, **told}, _entry(_loaded(embedder)))
     return _write(config, head, f"register table {relation}", [MigratePgvecOp(), registration])
 
 
 def _shape(
     embedder: Embedder | str | None, dimensions: int | None, type: str | None, distance: str | None
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    from pgvec_toolkit.embed import kinds
     from pgvec_toolkit.schema import space as spaces
 
-    loaded = kinds.load(embedder) if isinstance(embedder, str) else embedder
+    loaded = _loaded(embedder)
     shape = spaces.shape_of(loaded, dimensions, type, distance)
     return {"dimensions": shape.dimensions, "type": shape.type, "distance": shape.distance}, _entry(loaded)
 
 
-def _entry(embedder: Embedder | str | None) -> dict[str, Any] | None:
-    from pgvec_toolkit.embed import kinds, registry
+def _loaded(embedder: Embedder | str | None) -> Embedder | None:
+    from pgvec_toolkit.embed import kinds
 
-    loaded = kinds.load(embedder) if isinstance(embedder, str) else embedder
-    return None if loaded is None else registry.entry(loaded)
+    return kinds.load(embedder) if isinstance(embedder, str) else embedder
+
+
+def _entry(embedder: Embedder | None) -> dict[str, Any] | None:
+    from pgvec_toolkit.embed import registry
+
+    return None if embedder is None else registry.entry(embedder)
 
 
 def _write(config: Path, head: str, message: str, operations: list[MigrateOperation]) -> Path:

@@ -16,7 +16,7 @@ from pgvec_toolkit.schema.index_specs import MOST_DIMENSIONS, Hnsw, IndexSpec, I
 
 HNSW = Hnsw
 IVFFlat = IvfFlat
-_INFO = "pgvec"  # key in `Column.info`
+INFO = "pgvec"  # key in `Column.info`
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def embedding_column(
     opclass = by.opclass(type)  # also says whether the distance applies to the type
     options |= {} if name is None else {"name": name}
     mapped: MappedColumn[Any] = mapped_column(type_=made(type, dimensions), **options)
-    mapped.column.info[_INFO] = EmbeddingInfo(by, text, embedder)
+    mapped.column.info[INFO] = EmbeddingInfo(by, text, embedder)
     if index is not None:
         _check_index(index, type, by, dimensions)
         event.listen(mapped.column, "after_parent_attach", _indexing(index, opclass), propagate=True)

@@ -13,7 +13,7 @@ from sqlalchemy.orm.util import AliasedInsp
 from pgvec_toolkit.distance import Distance
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.errors import ConfigurationError
-from pgvec_toolkit.orm.columns import EmbeddingInfo
+from pgvec_toolkit.orm.columns import INFO, EmbeddingInfo
 from pgvec_toolkit.orm.types import dimensions_of, vector_type_name
 
 
@@ -86,7 +86,7 @@ def vector_column(entity: Any, space: Any = None) -> VectorColumn:
     assert isinstance(column.table, Table)
     type = vector_type_name(column.type)
     assert type is not None
-    info = column.info.get("pgvec") or EmbeddingInfo(_distance_of_index(column, type))
+    info = column.info.get(INFO) or EmbeddingInfo(_distance_of_index(column, type))
     return VectorColumn(
         entity,
         _attribute(entity, column),

@@ -13,7 +13,7 @@ from pgvec_toolkit.embed import base as embedding
 from pgvec_toolkit.embed.base import Embedder
 from pgvec_toolkit.errors import ConfigurationError
 from pgvec_toolkit.orm.mapped import VectorColumn, vector_column
-from pgvec_toolkit.orm.types import Unembedded
+from pgvec_toolkit.orm.types import Unembedded, length_of
 from pgvec_toolkit.orm.waiting import outside
 from pgvec_toolkit.search.options import MOST_ROWS
 from pgvec_toolkit.vectors import vector_type
@@ -122,9 +122,7 @@ def embedded_query(searched: VectorColumn, embedder: Embedder, text: str) -> Any
 
 def checked_query(searched: VectorColumn, query: Any) -> Any:
     """Return a query as the column's type takes it; ConfigurationError if it does not fit."""
-    dimensions = searched.dimensions
-    if dimensions is None:
-        dimensions = query.dimensions() if hasattr(query, "dimensions") else len(query)
+    dimensions = length_of(query) if searched.dimensions is None else searched.dimensions
     return vector_type(searched.type).one(query, dimensions, searched.distance, "the query vector")
 
 

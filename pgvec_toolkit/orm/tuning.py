@@ -2,8 +2,8 @@
 
 The law is that of SQL: `pgvec._mapped_sql` returns the text of a search of the registered table, which is kept for a
 while, and `Among` puts it, with the statement's own conditions in it, into the statement, whose keys it finds. So there
-is no further round trip, and the settings end with the statement's transaction, or with the
-statement, where later rows would come unsorted.
+is no further round trip, and the settings end with the statement's transaction, or with the statement, where later
+rows would come unsorted.
 """
 
 from __future__ import annotations

@@ -46,8 +46,13 @@ def _bound(name: str, dimensions: int | None, value: Any) -> Any:
             "first give it to orm.tuned(connection, statement); or give the model an embedder"
         )
     if dimensions is None:  # a column of any dimensions
-        dimensions = value.dimensions() if hasattr(value, "dimensions") else len(value)
+        dimensions = length_of(value)
     return vector_type(name).one(value, dimensions, Distance.HAMMING if name == "bit" else Distance.L2)
+
+
+def length_of(vector: Any) -> int:
+    """Return how many dimensions a vector has, however it is given."""
+    return int(vector.dimensions()) if hasattr(vector, "dimensions") else len(vector)
 
 
 def _text(numbers: NDArray[np.float32]) -> str:
